@@ -1,0 +1,5 @@
+"""The command `treille`."""
+
+from treille.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,483 @@
+"""The engine: one loop that drives every running strategy.
+
+A step resumes each runnable strategy until it yields, gathers their forwards by model, packs as many token rows as the
+budget allows into one forward pass, computes the readouts batched by kind, and hands the answers back. That is all:
+methods live in the strategies, exactness in the readouts, memory in the handles that nodes own.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from treille.cache.slots import OutOfSlots
+from treille.engine import readouts
+from treille.engine.batch import Packer, computed, uncomputed
+from treille.engine.instruments import ForwardReport, Instrument
+from treille.engine.job import Group, Job, Pending, Task
+from treille.engine.races import losers, winner
+from treille.engine.readouts import Reading
+from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError, TreilleError
+from treille.requests import Argmax, Call, Forward, Gather, Hidden, Race, Sample, Score, ScoredText
+
+if TYPE_CHECKING:
+    import random as standard_random
+    from collections.abc import Mapping, Sequence
+
+    from treille.engine.batch import Batch
+    from treille.engine.runner import ModelRunner
+    from treille.sampling.chain import Chain
+    from treille.strategy import Configured, Output, Run
+
+DECODE_ROWS = 64  # a request that needs at most this many rows goes before longer ones
+
+
+class Engine:
+    """Runs jobs: submit some, call `step` until they are done.
+
+    Args:
+        runners: the models by name; `"target"` is the one whose distribution is wanted.
+        budget: token rows of one forward at the most; long prompts are computed in chunks of it.
+        instruments: listeners.
+        debug: check the slot accounts after every step.
+        shuffle: randomises the order of all work, to test that results do not depend on it.
+    """
+
+    def __init__(
+        self,
+        runners: Mapping[str, ModelRunner],
+        *,
+        budget: int = 512,
+        instruments: Sequence[Instrument] = (),
+        debug: bool = False,
+        shuffle: standard_random.Random | None = None,
+    ) -> None:
+        if budget < 1:
+            raise ParameterError(f"budget={budget}: a forward needs at least one row")
+        self.runners = dict(runners)
+        self.budget = budget
+        self.instruments = list(instruments)
+        self.debug = debug
+        self.shuffle = shuffle
+        self.jobs: dict[int, Job] = {}
+        self._submitted = 0
+        self._ready: deque[tuple[Task, Any, BaseException | None]] = deque()
+        self._pending: dict[str, list[Pending]] = {name: [] for name in self.runners}
+        self._scores: list[tuple[Task, Score]] = []
+        self._calls: queue.SimpleQueue[tuple[Task, Future[Any]]] = queue.SimpleQueue()
+        self._calling = 0
+        self._executor: ThreadPoolExecutor | None = None
+        self._roots: dict[int, Task] = {}
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def submit(self, configured: Configured, run: Run, chain: Chain | None = None) -> Job:
+        """Start a strategy up to its first request.
+
+        Raises:
+            UserError: the strategy refused its parameters, or the run can never fit.
+        """
+        runner = self.runners["target"]
+        longest = run.tip.length + run.limits.max_new_tokens
+        if longest > runner.memory.slots:
+            raise CapacityError(
+                f"prompt ({run.tip.length} tokens) + max_new_tokens ({run.limits.max_new_tokens}) exceed the KV memory "
+                f"of {runner.memory.slots} tokens; shorten them or load with a larger kv_slots"
+            )
+        self._submitted += 1
+        job = Job(self._submitted, configured, run, chain)
+        self.jobs[job.number] = job
+        task = Task(job, configured.start(run), None, 0)
+        self._roots[job.number] = task
+        for instrument in self.instruments:
+            instrument.job_started(job)
+        self._advance(task, None, None)
+        if isinstance(job.error, ParameterError | CapacityError):
+            raise job.error
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Close a job's strategies; what they held is free. A finished job is left alone."""
+        if not job.done:
+            self._close(self._roots[job.number])
+            self._end(job)
+
+    def run(self, jobs: Sequence[Job]) -> list[Output]:
+        """Step until `jobs` are done; their outputs. If one failed, the rest is cancelled and its error is raised."""
+        try:
+            while not all(job.done for job in jobs):
+                self.step()
+            return [job.result() for job in jobs]
+        finally:
+            for job in jobs:
+                self.cancel(job)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Resume what is runnable, then compute one forward per model that is waited for."""
+        self._collect_calls()
+        self._resume()
+        self._score()
+        for name, pendings in self._pending.items():
+            if pendings:
+                self._forward(self.runners[name], pendings)
+        if self.debug:
+            accounts = {name: runner.store.accounts() for name, runner in self.runners.items()}
+            for account in accounts.values():
+                account.check()
+            for instrument in self.instruments:
+                instrument.after_step(accounts)
+
+    def _resume(self) -> None:
+        while self._ready:
+            if self.shuffle is not None:
+                self._ready.rotate(self.shuffle.randrange(len(self._ready)))
+            self._advance(*self._ready.popleft())
+
+    def _advance(self, task: Task, value: Any, error: BaseException | None) -> None:
+        """Resume one generator until its next request, its end or its failure."""
+        if task.closed:
+            return
+        try:
+            request = task.generator.send(value) if error is None else task.generator.throw(error)
+        except StopIteration as stop:
+            self._finished(task, stop.value)
+        except Exception as failure:  # noqa: BLE001 - a strategy's failure is its job's, never the engine's
+            self._failed(task, failure)
+        else:
+            self._dispatch(task, request)
+
+    def _dispatch(self, task: Task, request: object) -> None:
+        match request:
+            case Forward():
+                self._await_forward(task, request)
+            case Gather() | Race():
+                self._branch(task, request)
+            case Score():
+                self._scores.append((task, request))
+            case Call():
+                self._calling += 1
+                self._executor = self._executor or ThreadPoolExecutor(thread_name_prefix="treille-call")
+                future = self._executor.submit(request.function, *request.args)
+                future.add_done_callback(lambda done: self._calls.put((task, done)))
+            case _:
+                self._ready.append((task, None, StrategyError(f"a strategy yields requests, not {request!r}")))
+
+    # --- branches -----------------------------------------------------------------------------------------------------
+
+    def _branch(self, task: Task, request: Gather | Race) -> None:
+        if not request.strategies:
+            error = StrategyError(f"{type(request).__name__} needs at least one strategy")
+            self._ready.append((task, None, error))
+            return
+        kind = "gather" if isinstance(request, Gather) else "race"
+        task.group = Group(kind, task, request.strategies)  # type: ignore[arg-type]
+        self._ready.extend((child, None, None) for child in task.group.tasks)
+
+    def _finished(self, task: Task, value: Any) -> None:
+        group = task.parent
+        if group is not None and group.kind == "race" and not hasattr(value, "length"):
+            self._failed(task, StrategyError(f"a strategy in a Race returns something with a length, not {value!r}"))
+            return
+        task.closed = True
+        if group is None:
+            task.job.output = value
+            self._end(task.job)
+            return
+        group.results[task.index] = value
+        group.finished[task.index] = True
+        self._check(group)
+
+    def _check(self, group: Group) -> None:
+        """Resume the owner once its branches have decided the outcome."""
+        if group.kind == "race":
+            for task in losers(group):
+                self._close(task)
+            if all(task.closed for task in group.tasks):
+                self._return(group, winner(group))
+        elif all(group.finished):
+            self._return(group, group.results)
+
+    def _return(self, group: Group, value: Any) -> None:
+        group.owner.group = None
+        self._ready.append((group.owner, value, None))
+
+    def _failed(self, task: Task, failure: Exception) -> None:
+        task.closed = True
+        group = task.parent
+        if group is None:
+            task.job.error = failure
+            self._end(task.job)
+            return
+        for sibling in group.tasks:
+            self._close(sibling)
+        group.owner.group = None
+        self._ready.append((group.owner, None, failure))
+
+    def _close(self, task: Task) -> None:
+        """Close a task's generator and those of its branches, and forget what they waited for."""
+        if task.group is not None:
+            for child in task.group.tasks:
+                self._close(child)
+            task.group = None
+        if task.closed:
+            return
+        task.closed = True
+        for pendings in self._pending.values():
+            pendings[:] = [pending for pending in pendings if pending.task is not task]
+        self._scores = [entry for entry in self._scores if entry[0] is not task]
+        task.generator.close()
+
+    def _end(self, job: Job) -> None:
+        job.done = True
+        job.stats.seconds["total"] = time.perf_counter() - job.submitted
+        del self.jobs[job.number], self._roots[job.number]
+        if job.output is not None:
+            job.stats.emitted = sum(job.run.generated(c.node) for c in job.output.candidates)
+            if job.output.candidates:
+                self._remember(job)
+        _release(job)
+        for instrument in tuple(self.instruments):  # one may leave the list when its run ends
+            instrument.job_finished(job)
+
+    def _remember(self, job: Job) -> None:
+        """Keep the best candidate's rows for prompts that continue it. Its last token was never computed."""
+        assert job.output is not None
+        last = job.output.candidates[0].node.parent
+        for runner in self.runners.values():
+            if last is not None:
+                runner.remember(last)
+
+    # --- scores and calls ---------------------------------------------------------------------------------------------
+
+    def _score(self) -> None:
+        """Call each scorer once with the texts of every run that waits for it."""
+        waiting, self._scores = self._scores, []
+        by_scorer: dict[int, list[tuple[Task, Score]]] = {}
+        for entry in waiting:
+            by_scorer.setdefault(id(entry[1].scorer), []).append(entry)
+        for entries in by_scorer.values():
+            try:
+                texts = [_scored_text(task.job.run, node) for task, score in entries for node in score.nodes]
+                values = [float(value) for value in entries[0][1].scorer(texts)]
+                if len(values) != len(texts):
+                    raise DecodingError(f"the scorer returned {len(values)} values for {len(texts)} texts")  # noqa: TRY301
+            except Exception as failure:  # noqa: BLE001 - a scorer's failure belongs to the runs that asked
+                self._ready.extend((task, None, failure) for task, _ in entries)
+                continue
+            for task, score in entries:
+                task.job.stats.scored += len(score.nodes)
+                own, values = values[: len(score.nodes)], values[len(score.nodes) :]
+                for instrument in self.instruments:
+                    instrument.scored(task.job, score.nodes, own)
+                self._ready.append((task, own, None))
+
+    def _collect_calls(self) -> None:
+        """Take what worker threads have finished; wait for one if there is nothing else to do."""
+        idle = not self._ready and not self._scores and not any(self._pending.values())
+        while self._calling:
+            try:
+                task, future = self._calls.get(block=idle)
+            except queue.Empty:
+                return
+            idle = False
+            self._calling -= 1
+            error = future.exception()
+            self._ready.append((task, None if error else future.result(), error))
+
+    # --- forwards -----------------------------------------------------------------------------------------------------
+
+    def _await_forward(self, task: Task, request: Forward) -> None:
+        error = self._refusal(task.job, request)
+        if error is not None:
+            self._ready.append((task, None, error))
+            return
+        task.progress = min(node.length for node in request.nodes)
+        self._pending[request.model].append(Pending(task, request))
+        if task.parent is not None and task.parent.kind == "race":
+            self._check(task.parent)
+
+    def _refusal(self, job: Job, request: Forward) -> TreilleError | None:
+        """Why a forward cannot be computed, if so."""
+        runner = self.runners.get(request.model)
+        if runner is None:
+            known = ", ".join(sorted(self.runners))
+            return ParameterError(f"Forward(model={request.model!r}): no such model here; known are {known}")
+        if not request.nodes:
+            return StrategyError("a Forward needs at least one node")
+        length = max(node.length for node in request.nodes)
+        context = runner.decoder.shape.context_length
+        if length > context:
+            return CapacityError(
+                f"strategy {job.configured.info.name!r} asks for position {length - 1}, but the context of "
+                f"{runner.name!r} has {context} tokens; lower max_new_tokens or shorten the prompt"
+            )
+        return None
+
+    def _forward(self, runner: ModelRunner, pendings: list[Pending]) -> None:
+        """Pack, compute, read, answer: one forward of one model."""
+        began = time.perf_counter()
+        packer = self._pack(runner, pendings)
+        if packer is None:
+            return
+        batch = packer.build()
+        readings = _readings(pendings, batch)
+        layers = {layer for r in readings if isinstance(r.want, Hidden) for layer in r.want.layers if layer >= 0}
+        for instrument in self.instruments:
+            instrument.before_forward(runner.name, batch.rows)
+        planned = time.perf_counter()
+        try:
+            hidden, boundaries = runner.forward(batch, layers)
+            done = time.perf_counter()
+            with torch.inference_mode():
+                readouts.take(readings, hidden, boundaries, runner.decoder.logits)
+        except Exception as failure:  # noqa: BLE001 - whatever it was, the jobs outside this batch go on
+            self._lost(batch, pendings, packer.jobs, failure)
+            return
+        self._answer(runner, readings)
+        end = time.perf_counter()
+        report = ForwardReport(
+            runner.name, batch.rows, len(readings), len(packer.jobs), done - planned, end - done, planned - began
+        )
+        self._count(runner, batch, packer.jobs, report)
+
+    def _lost(self, batch: Batch, pendings: list[Pending], jobs: set[Job], failure: Exception) -> None:
+        """A forward failed: its rows were never computed, and the jobs in it are told."""
+        for entry in batch.entries:
+            entry.rows.release()
+        for pending in [pending for pending in pendings if pending.task.job in jobs]:
+            pendings.remove(pending)
+            self._ready.append((pending.task, None, failure))
+
+    def _pack(self, runner: ModelRunner, pendings: list[Pending]) -> Packer | None:
+        """Short requests first, then long ones in order of arrival, until the budget of rows is spent."""
+        packer = Packer(runner, self.budget)
+        if self.shuffle is not None:
+            self.shuffle.shuffle(pendings)
+        order = pendings if len(pendings) == 1 else sorted(pendings, key=lambda p: _is_long(p, runner.name))
+        for pending in order:
+            if packer.left <= 0:
+                break
+            while True:
+                try:
+                    packer.add(pending)
+                except OutOfSlots:
+                    if runner.evict() or self._preempt(packer, pending.task.job):
+                        continue
+                break
+        if packer.jobs:
+            return packer
+        # Nothing fits although every younger job gave way: what still holds memory waits for something else.
+        pending = min(pendings, key=lambda p: p.task.job.number)
+        if self._preempt(packer, pending.task.job, any_age=True):
+            return self._pack(runner, pendings)
+        pendings.remove(pending)
+        error = DecodingError(
+            f"KV memory of {runner.memory.slots} tokens is full with the branches of this run alone; "
+            "use a narrower strategy or load with a larger kv_slots"
+        )
+        self._ready.append((pending.task, None, error))
+        return None
+
+    def _preempt(self, packer: Packer, job: Job, *, any_age: bool = False) -> bool:
+        """Drop the rows of the youngest other job that is not in this batch; False if there is none.
+
+        Only jobs younger than `job` give way, so that two jobs never preempt each other in turn.
+        """
+        others = [o for o in self.jobs.values() if o is not job and o not in packer.jobs and o.handles]
+        victims = [o for o in others if any_age or o.number > job.number]
+        if not victims:
+            return False
+        victim = max(victims, key=lambda other: other.number)
+        _release(victim)
+        victim.stats.preemptions += 1
+        for instrument in self.instruments:
+            instrument.preempted(victim)
+        return True
+
+    def _answer(self, runner: ModelRunner, readings: list[Reading]) -> None:
+        """Hand readouts to their requests; those with nothing missing are runnable again."""
+        failed: dict[int, tuple[Pending, Exception]] = {}
+        for reading in readings:
+            pending = reading.pending
+            if reading.error is not None:
+                failed[id(pending)] = (pending, reading.error)
+                continue
+            if reading.place == 0:
+                pending.results[reading.index] = ()
+                pending.missing.discard(reading.index)
+            pending.results[reading.index] += (reading.result,)  # type: ignore[operator]
+            if isinstance(reading.want, Argmax | Sample):
+                pending.task.job.stats.generated += 1
+            for instrument in self.instruments:
+                instrument.read(pending.task.job, reading.node, reading.want, reading.result)
+        waiting = self._pending[runner.name]
+        for pending, error in failed.values():
+            waiting.remove(pending)
+            self._ready.append((pending.task, None, error))
+        done = [pending for pending in waiting if not pending.missing]
+        if done:
+            waiting[:] = [pending for pending in waiting if pending.missing]
+            self._ready.extend((pending.task, pending.answer(), None) for pending in done)
+
+    def _count(self, runner: ModelRunner, batch: Batch, jobs: set[Job], report: ForwardReport) -> None:
+        prefilling: set[Job] = set()
+        for entry in batch.entries:
+            stats = entry.job.stats
+            stats.rows += entry.count
+            if entry.node.parent is None and entry.node is entry.job.run.tip:
+                stats.prompt_rows += entry.count
+                prefilling.add(entry.job)
+                if entry.complete and runner.prefix is not None:
+                    runner.remember(entry.node)
+            for instrument in self.instruments:
+                instrument.computed(entry.job, (entry.node,))
+        for job in jobs:
+            if runner.name == "target":
+                job.stats.forwards += 1
+            if job.started is None:
+                job.started = time.perf_counter() - report.forward_seconds - report.readout_seconds
+                job.stats.seconds["queue"] = job.started - job.submitted
+            job.stats.seconds["prefill" if job in prefilling else "decode"] += report.forward_seconds
+            job.stats.seconds["readout"] += report.readout_seconds
+        for instrument in self.instruments:
+            instrument.after_forward(report)
+
+
+def _release(job: Job) -> None:
+    """Let go of all rows of a job; its nodes keep their tokens and can be computed again."""
+    for rows in list(job.handles):
+        rows.release()
+    job.handles.clear()
+
+
+def _is_long(pending: Pending, model: str) -> bool:
+    """Whether a request needs so many rows that it waits behind decodes."""
+    rows = 0
+    for node in uncomputed([pending.request.nodes[i] for i in pending.missing], model):
+        rows += node.length - max(node.start, computed(node, model))
+    return rows > DECODE_ROWS
+
+
+def _readings(pendings: list[Pending], batch: Batch) -> list[Reading]:
+    """Every readout whose row is in this batch."""
+    readings: list[Reading] = []
+    for pending in pendings:
+        nodes = pending.request.nodes
+        for index in sorted(pending.missing) if len(pending.missing) > 1 else pending.missing:
+            row = batch.last_row.get(id(nodes[index]))
+            if row is not None:
+                readings.extend(Reading(pending, index, place, row) for place in range(len(pending.wants)))
+    return readings
+
+
+def _scored_text(run: Run, node: Any) -> ScoredText:
+    prompt = "" if run.codec is None else run.codec.decode(run.tip.path.tolist())
+    text = "" if run.codec is None else run.text(node)
+    return ScoredText(prompt, text, tuple(node.path[run.tip.length :].tolist()))

@@ -1,0 +1,148 @@
+"""Jobs and tasks: what the engine knows of a running strategy."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from treille.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from treille.cache.segments import Rows
+    from treille.requests import Forward, Request
+    from treille.sampling.chain import Chain
+    from treille.strategy import Configured, Output, Run
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters of one run.
+
+    Attributes:
+        forwards: forward passes of the target this run took part in.
+        rows: token rows computed for it, of every model.
+        prompt_rows: of these, rows of the prompt.
+        cached_rows: prompt tokens whose KV came from the prefix cache.
+        emitted: tokens of the returned candidates.
+        generated: tokens picked by `Argmax` or `Sample` readouts, also in branches that were dropped.
+        scored: texts given to scorers.
+        preemptions: times it lost its KV rows.
+        seconds: wall time per phase: `queue`, `prefill` and `decode` forwards, `readout`, and `total`.
+    """
+
+    forwards: int = 0
+    rows: int = 0
+    prompt_rows: int = 0
+    cached_rows: int = 0
+    emitted: int = 0
+    generated: int = 0
+    scored: int = 0
+    preemptions: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"queue": 0.0, "prefill": 0.0, "decode": 0.0, "readout": 0.0, "total": 0.0}
+    )
+
+
+class Job:
+    """One run of one strategy: its root task, its settings, its result.
+
+    Attributes:
+        number: order of submission; the youngest job is preempted first.
+        chain: processors applied to every readout, None when there are none.
+        handles: KV handles of its nodes, to be released on preemption.
+        output: the strategy's output once `done`; `error` instead if it failed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "chain",
+        "configured",
+        "done",
+        "error",
+        "handles",
+        "number",
+        "on_done",
+        "output",
+        "run",
+        "started",
+        "stats",
+        "submitted",
+    )  # fmt: skip
+
+    def __init__(self, number: int, configured: Configured, run: Run, chain: Chain | None) -> None:
+        self.number = number
+        self.configured = configured
+        self.run = run
+        self.chain = chain
+        self.handles: weakref.WeakSet[Rows] = weakref.WeakSet()
+        self.output: Output | None = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.stats = Stats()
+        self.submitted = time.perf_counter()
+        self.started: float | None = None
+        self.on_done: Callable[[Job], None] | None = None
+
+    def result(self) -> Output:
+        """The output; raises the run's error, or Cancelled."""
+        if self.error is not None:
+            raise self.error
+        if self.output is None:
+            raise Cancelled("the run was cancelled")
+        return self.output
+
+
+class Task:
+    """One generator being driven: the root of a job, or a branch of a `Gather` or `Race`.
+
+    Attributes:
+        progress: the least length of the nodes it asked for last: its text has at least so many tokens.
+        group: the branches it is waiting for.
+    """
+
+    __slots__ = ("closed", "generator", "group", "index", "job", "parent", "progress")
+
+    def __init__(self, job: Job, generator: Generator[Request, Any, Any], parent: Group | None, index: int) -> None:
+        self.job = job
+        self.generator = generator
+        self.parent = parent
+        self.index = index
+        self.group: Group | None = None
+        self.progress = 0
+        self.closed = False
+
+
+class Group:
+    """The branches of a `Gather` or `Race`, and what they have returned so far."""
+
+    __slots__ = ("finished", "kind", "owner", "results", "tasks")
+
+    def __init__(self, kind: Literal["gather", "race"], owner: Task, strategies: Sequence[Any]) -> None:
+        self.kind = kind
+        self.owner = owner
+        self.tasks = [Task(owner.job, generator, self, i) for i, generator in enumerate(strategies)]
+        self.results: list[Any] = [None] * len(self.tasks)
+        self.finished: list[bool] = [False] * len(self.tasks)
+
+
+class Pending:
+    """A `Forward` that waits for its nodes; readout results are filled in as their rows are computed."""
+
+    __slots__ = ("missing", "request", "results", "task", "wants")
+
+    def __init__(self, task: Task, request: Forward) -> None:
+        self.task = task
+        self.request = request
+        self.wants = request.want if isinstance(request.want, tuple) else (request.want,)
+        self.results: list[tuple[Any, ...] | None] = [None] * len(request.nodes)
+        self.missing = set(range(len(request.nodes)))
+
+    def answer(self) -> list[Any]:
+        """What the strategy is sent: one result per node, or a tuple of results if it asked for a tuple."""
+        if isinstance(self.request.want, tuple):
+            return list(self.results)
+        return [result[0] for result in self.results if result is not None]

@@ -1,0 +1,239 @@
+"""Readouts: reduce next-token distributions on the device, batched by kind, and bring only the answers to the host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from treille.requests import Argmax, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
+from treille.sampling.path import Path
+from treille.sampling.random import sample_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from treille.engine.job import Pending
+    from treille.sampling.chain import Chain
+    from treille.sampling.random import Random
+    from treille.tree import Node
+
+
+class Reading:
+    """One readout to take at row `row` of a forward, and its answer.
+
+    `result` is what the strategy is sent; `error` is raised in it instead.
+    """
+
+    __slots__ = ("error", "index", "node", "pending", "place", "result", "row", "want")
+
+    def __init__(self, pending: Pending, index: int, place: int, row: int) -> None:
+        self.pending = pending
+        self.index = index
+        self.place = place
+        self.row = row
+        self.node: Node = pending.request.nodes[index]
+        self.want: Readout = pending.wants[place]
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class _Rows:
+    """Logits of the rows that are read, raw and processed, each computed once however many readings share it."""
+
+    def __init__(self, raw: Tensor, position: Mapping[int, int]) -> None:
+        self.raw = raw  # [n, V] float32
+        self.position = position
+        self._raw_norm: Tensor | None = None
+        self._index: dict[object, int] = {}
+        self._chunks: list[Tensor] = []
+        self._count = 0
+        self.errors: dict[int, Exception] = {}
+        self.processed = raw
+        self._norm: Tensor | None = None
+
+    @property
+    def raw_norm(self) -> Tensor:
+        """Log Σ exp of the raw rows, `[n]`."""
+        if self._raw_norm is None:
+            self._raw_norm = torch.logsumexp(self.raw, -1)
+        return self._raw_norm
+
+    @property
+    def norm(self) -> Tensor:
+        """Log Σ exp of the processed rows, `[m]`."""
+        if self.processed is self.raw:
+            return self.raw_norm
+        if self._norm is None:
+            self._norm = torch.logsumexp(self.processed, -1)
+        return self._norm
+
+    def process(self, readings: Sequence[Reading]) -> list[int]:
+        """Run each job's chain over its rows; the processed row of every reading, in order."""
+        if all(reading.pending.task.job.chain is None for reading in readings):
+            return [self.position[reading.row] for reading in readings]
+        groups: dict[int, tuple[Chain | None, bool, list[Reading]]] = {}
+        keys: list[object] = []
+        for reading in readings:
+            job, want = reading.pending.task.job, reading.want
+            scores = isinstance(want, TopK) and not want.renormalize
+            stream = want.random.stream if isinstance(want, Sample) else None
+            key: object = (reading.row, job.number, stream, scores)
+            keys.append(key)
+            if key not in self._index:
+                self._index[key] = -1
+                group = groups.setdefault(2 * id(job.chain) + scores, (job.chain, scores, []))
+                group[2].append(reading)
+        order: dict[int, int] = {}
+        for chain, scores, members in groups.values():
+            self._append(chain, scores, members, order)
+        self.processed = torch.cat(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        first: dict[object, int] = {}
+        for key, reading in zip(keys, readings, strict=True):
+            if id(reading) in order:
+                first[key] = order[id(reading)]
+        return [first[key] for key in keys]
+
+    def _append(self, chain: Chain | None, scores: bool, members: list[Reading], order: dict[int, int]) -> None:
+        index = torch.tensor([self.position[reading.row] for reading in members], device=self.raw.device)
+        logits = self.raw.index_select(0, index)
+        if scores:
+            logits = logits - self.raw_norm.index_select(0, index).unsqueeze(1)
+        if chain is not None:
+            logits, failures = chain.apply([_path(reading) for reading in members], logits)
+            self.errors.update({self._count + i: failure for i, failure in failures.items()})
+        for reading in members:
+            order[id(reading)] = self._count
+            self._count += 1
+        self._chunks.append(logits)
+
+
+def _path(reading: Reading) -> Path:
+    run, want = reading.pending.task.job.run, reading.want
+    source: Random = want.random if isinstance(want, Sample) else run.random
+    length = reading.node.length
+    return Path(reading.node.path, run.tip.length, lambda purpose: source.uniform(length, purpose))
+
+
+def take(
+    readings: Sequence[Reading],
+    hidden: Tensor,
+    boundaries: Mapping[int, Tensor],
+    logits_of: Callable[[Tensor], Tensor],
+) -> None:
+    """Answer all readings of one forward.
+
+    Args:
+        readings: what is wanted, of which rows.
+        hidden: `[R, H]`, after the final norm.
+        boundaries: hidden states `[R, H]` at the layer boundaries that were asked for.
+        logits_of: hidden `[n, H]` to logits `[n, V]` float32.
+    """
+    on_logits = [reading for reading in readings if not isinstance(reading.want, Hidden)]
+    for reading in readings:
+        if isinstance(reading.want, Hidden):
+            states = [hidden if layer == -1 else boundaries[layer] for layer in reading.want.layers]
+            reading.result = torch.stack([state[reading.row].float() for state in states])
+    if not on_logits:
+        return
+    wanted = list(dict.fromkeys(reading.row for reading in on_logits))
+    whole = wanted == list(range(hidden.shape[0]))
+    picked = hidden if whole else hidden.index_select(0, torch.tensor(wanted, device=hidden.device))
+    rows = _Rows(logits_of(picked), {row: i for i, row in enumerate(wanted)})
+    _answer(on_logits, rows)
+
+
+def _answer(readings: list[Reading], rows: _Rows) -> None:
+    raw = [r for r in readings if isinstance(r.want, LogProbs | Distribution) and r.want.raw]
+    rest = [r for r in readings if not (isinstance(r.want, LogProbs | Distribution) and r.want.raw)]
+    if raw:
+        _values(raw, [rows.position[r.row] for r in raw], rows.raw, rows.raw_norm)
+    if not rest:
+        return
+    places = rows.process(rest)
+    kinds: dict[object, tuple[list[Reading], list[int]]] = {}
+    for reading, place in zip(rest, places, strict=True):
+        if place in rows.errors:
+            reading.error = rows.errors[place]
+            continue
+        want = reading.want
+        kind = (TopK, want.k, want.renormalize) if isinstance(want, TopK) else type(want)
+        group = kinds.setdefault(kind, ([], []))
+        group[0].append(reading)
+        group[1].append(place)
+    for members, at in kinds.values():
+        first = members[0].want
+        match first:
+            case Argmax() | Sample():
+                _choose(members, at, rows)
+            case TopK():
+                _top(members, at, rows, first)
+            case LogProbs() | Distribution():
+                _values(members, at, rows.processed, rows.norm)
+            case Hidden():  # pragma: no cover - separated above
+                raise AssertionError
+
+
+def _select(tensor: Tensor, index: list[int]) -> Tensor:
+    """`tensor[index]`, without a copy when that is all of it."""
+    if index == list(range(tensor.shape[0])):
+        return tensor
+    return tensor.index_select(0, torch.tensor(index, device=tensor.device))
+
+
+def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
+    logits = _select(rows.processed, at)
+    if isinstance(members[0].want, Argmax):
+        tokens = logits.argmax(-1)
+    else:
+        draws = [r.want.random.uniform(r.node.length, "sample") for r in members if isinstance(r.want, Sample)]
+        tokens = sample_rows(logits, torch.tensor(draws, dtype=torch.float64, device=logits.device))
+    column = tokens.unsqueeze(1)
+    logprobs = logits.gather(1, column).squeeze(1) - _select(rows.norm, at)
+    if rows.processed is rows.raw:
+        raw = logprobs
+    else:
+        raw_at = [rows.position[r.row] for r in members]
+        raw = _select(rows.raw, raw_at).gather(1, column).squeeze(1) - _select(rows.raw_norm, raw_at)
+    host = torch.stack((tokens.double(), logprobs.double(), raw.double())).tolist()
+    for reading, token, logprob, raw_logprob in zip(members, *host, strict=True):
+        reading.result = Choice(int(token), logprob, raw_logprob)
+
+
+def top_rows(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row and their ids, best first, the lowest id first on ties: `[N, k]` each."""
+    values, ids = torch.topk(logits, min(k, logits.shape[1]), dim=-1)
+    tied = ((values[:, 1:] == values[:, :-1]).any(-1)) | ((logits >= values[:, -1:]).sum(-1) > values.shape[1])
+    for row in tied.nonzero().flatten().tolist():
+        candidates = (logits[row] >= values[row, -1]).nonzero().flatten()
+        order = torch.sort(logits[row, candidates], descending=True, stable=True).indices[: values.shape[1]]
+        ids[row] = candidates[order]
+        values[row] = logits[row, ids[row]]
+    return values, ids
+
+
+def _top(members: list[Reading], at: list[int], rows: _Rows, want: TopK) -> None:
+    values, ids = top_rows(_select(rows.processed, at), want.k)
+    if want.renormalize or rows.processed is rows.raw:
+        values = values - _select(rows.norm, at).unsqueeze(1)
+    if rows.processed is rows.raw:
+        raw = values
+    else:
+        raw_at = [rows.position[r.row] for r in members]
+        raw = _select(rows.raw, raw_at).gather(1, ids) - _select(rows.raw_norm, raw_at).unsqueeze(1)
+    for reading, tokens, logprobs, raw_logprobs in zip(
+        members, ids.tolist(), values.tolist(), raw.tolist(), strict=True
+    ):
+        kept = sum(value > -torch.inf for value in logprobs)
+        reading.result = Top(tuple(tokens[:kept]), tuple(logprobs[:kept]), tuple(raw_logprobs[:kept]))
+
+
+def _values(members: list[Reading], at: list[int], logits: Tensor, norm: Tensor) -> None:
+    for reading, place in zip(members, at, strict=True):
+        if isinstance(reading.want, LogProbs):
+            index = torch.tensor(reading.want.tokens, device=logits.device)
+            reading.result = tuple((logits[place, index] - norm[place]).tolist())
+        else:
+            reading.result = logits[place] - norm[place]

@@ -1,0 +1,88 @@
+"""One model behind the engine: its decoder, its KV memory, its prefix cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from treille.attention.plan import check
+from treille.cache.prefix import PrefixCache
+from treille.cache.segments import Rows, SegmentStore
+from treille.cache.slots import KVMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from torch import Tensor
+
+    from treille.engine.batch import Batch
+    from treille.engine.job import Job
+    from treille.models.decoder import LanguageModel
+    from treille.tree import Node
+
+DEFAULT_KV_BYTES = 2 << 30  # reserved, not touched: a slot costs memory once it is written
+MOST_SLOTS = 1 << 20
+
+
+class ModelRunner:
+    """Computes batches of one model.
+
+    Args:
+        name: what `Forward.model` calls it.
+        decoder: the network.
+        slots: tokens of KV memory; default: as many as fit `DEFAULT_KV_BYTES`.
+        prefix_cache: whether finished prompts and answers keep their rows.
+        debug: poison freed slots and check every plan.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        decoder: LanguageModel,
+        *,
+        slots: int | None = None,
+        prefix_cache: bool = True,
+        debug: bool = False,
+    ) -> None:
+        shape = decoder.shape
+        sizes = (shape.layers, shape.kv_heads, shape.head_dim)
+        if slots is None:
+            slots = min(DEFAULT_KV_BYTES // KVMemory.bytes_per_slot(*sizes, shape.dtype), MOST_SLOTS)
+        self.name = name
+        self.decoder = decoder
+        self.debug = debug
+        self.memory = KVMemory(*sizes, slots, shape.dtype, shape.device)
+        self.store = SegmentStore(self.memory, debug=debug)
+        self.prefix = PrefixCache() if prefix_cache else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.decoder.shape.device
+
+    def cached_prefix(self, job: Job, root: Node) -> Rows | None:
+        """Rows of the longest known prefix of a root, short of its last token, whose distribution may be wanted."""
+        if self.prefix is None:
+            return None
+        rows = self.prefix.match(root.path[:-1])
+        if rows is not None:
+            job.stats.cached_rows += rows.length
+        return rows
+
+    def remember(self, node: Node) -> None:
+        """Keep the rows of `node`'s path in the prefix cache, if it is computed."""
+        rows = node.kv.get(self.name)
+        if self.prefix is not None and rows is not None and rows.alive:
+            self.prefix.insert(node.path, rows)
+
+    def evict(self) -> bool:
+        """Let the prefix cache give up an entry; False if it has none."""
+        return self.prefix is not None and self.prefix.evict()
+
+    def forward(self, batch: Batch, want_hidden: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Compute a batch: hidden states after the final norm `[R, H]`, and those at the wanted layer boundaries."""
+        if self.debug:
+            check(batch.plan, self.memory.slots)
+        with torch.inference_mode():
+            return self.decoder.forward_hidden(batch.tokens, self.memory, batch.plan, want_hidden)

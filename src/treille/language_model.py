@@ -1,0 +1,309 @@
+"""`load` and `LanguageModel`: the public face of the engine."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from treille.engine.engine import Engine
+from treille.engine.runner import ModelRunner
+from treille.errors import ParameterError
+from treille.models.loader import load_checkpoint
+from treille.options import Defaults, resolve, split
+from treille.output import Generation, generation
+from treille.requests import Forward, Hidden
+from treille.sampling.parameters import PARAMETERS
+from treille.sampling.random import Random
+from treille.strategy import Configured, Hypothesis, Output, Run, StrategyInfo, configured, registry
+from treille.stream import Stream
+from treille.trace.recorder import Recorder
+from treille.tree import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from treille.engine.instruments import Instrument
+    from treille.engine.job import Job
+    from treille.models.loader import LoadedCheckpoint
+    from treille.requests import Request
+
+Message: TypeAlias = "Mapping[str, str]"
+Prompt: TypeAlias = "str | Sequence[int] | Sequence[Message]"
+StrategyLike: TypeAlias = "str | Configured | None"
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    **engine: Any,
+) -> LanguageModel:
+    """A language model ready to decode.
+
+    Args:
+        model: a checkpoint directory, a Hub name, or None for the bundled model.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"` …
+        dtype: `"float32"`, `"bfloat16"`, `"float16"`, or None for the checkpoint's own.
+        engine: see `LanguageModel`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read; names the file and the key.
+        ParameterError: an unknown device or dtype.
+    """
+    return LanguageModel(load_checkpoint(model, dtype=dtype, device=device), **engine)
+
+
+class LanguageModel:
+    """A loaded checkpoint and the engine that decodes with it.
+
+    Safe to use from several threads: they share the engine, and their prompts its batches.
+
+    Args:
+        checkpoint: from `treille.models.load_checkpoint`.
+        kv_slots: tokens of KV memory (default: what fits 2 GiB).
+        budget: token rows of one forward at the most; long prompts are computed in chunks of it.
+        prefix_cache: keep computed prompts and answers for later prompts that begin with them.
+        debug: check every plan and the slot accounts after every step, and poison freed slots.
+        instruments: listeners of the engine.
+    """
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        *,
+        kv_slots: int | None = None,
+        budget: int = 512,
+        prefix_cache: bool = True,
+        debug: bool = False,
+        instruments: Sequence[Instrument] = (),
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer = checkpoint.tokenizer
+        runner = ModelRunner("target", checkpoint.decoder, slots=kv_slots, prefix_cache=prefix_cache, debug=debug)
+        self.engine = Engine({"target": runner}, budget=budget, instruments=instruments, debug=debug)
+        self.lock = threading.RLock()
+
+    # --- decoding -----------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        strategy: StrategyLike | Sequence[StrategyLike] = None,
+        *,
+        trace: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Decode one prompt, or many in one batch.
+
+        Args:
+            prompt: text, token ids, or chat messages (`[{"role": "user", "content": …}]`); or a list of such prompts.
+            strategy: a name, a configured strategy (`beam(width=4)`), or one for each prompt. Default: `"sample"` if a
+                sampling parameter is given, else `"greedy"`.
+            trace: record every event of the run in `Generation.trace`.
+            options: the strategy's own parameters and generation parameters (`max_new_tokens`, `temperature`, `seed` …).
+
+        Returns:
+            A `Generation`, or a list of them if a list of prompts was given.
+
+        Raises:
+            UserError: before the first token, if any prompt or parameter cannot be honoured.
+        """
+        many = _is_many(prompt)
+        prompts: Sequence[Any] = prompt if many else [prompt]  # type: ignore[assignment]
+        per_prompt = isinstance(strategy, list | tuple)
+        if per_prompt and (not many or len(strategy) != len(prompts)):  # type: ignore[arg-type]
+            raise ParameterError(
+                f"strategy: {len(strategy)} strategies for {len(prompts) if many else 'one'} "  # type: ignore[arg-type]
+                "prompt(s); give one strategy, or one for each prompt of a list"
+            )
+        chosen = strategy if per_prompt else [strategy] * len(prompts)
+        prepared = [self._prepare(p, s, options) for p, s in zip(prompts, chosen, strict=True)]  # type: ignore[arg-type]
+        with self.lock:
+            jobs: list[Job] = []
+            recorders: list[Recorder | None] = []
+            try:
+                for start in prepared:
+                    job, recorder = start(trace, None)
+                    jobs.append(job)
+                    recorders.append(recorder)
+            except BaseException:
+                for job in jobs:
+                    self.engine.cancel(job)
+                raise
+        self._drive(jobs)
+        results = [generation(job, recorder and recorder.trace) for job, recorder in zip(jobs, recorders, strict=True)]
+        return results if many else results[0]
+
+    def stream(self, prompt: Prompt, strategy: StrategyLike = None, *, trace: bool = False, **options: Any) -> Stream:
+        """Decode one prompt and iterate over its text as it settles; `.result` is the `Generation` afterwards.
+
+        Text is settled once every output the strategy can still return begins with it, so every strategy streams.
+        """
+        start = self._prepare(prompt, strategy, options)
+        with self.lock:
+            stream = Stream(self.tokenizer, self._step, self._cancel)
+            job, recorder = start(trace, stream.settle)
+            stream.attach(job, recorder)
+        return stream
+
+    def _prepare(
+        self, prompt: Prompt, strategy: StrategyLike, options: Mapping[str, Any]
+    ) -> Callable[[bool, Callable[[Node], None] | None], tuple[Job, Recorder | None]]:
+        """Check everything about one prompt; the function returned starts it."""
+        chosen = _configure(strategy, options)
+        tokens = self.encode(prompt)
+        settings = resolve(chosen, len(tokens), self._defaults)
+
+        def start(trace: bool, settled: Callable[[Node], None] | None) -> tuple[Job, Recorder | None]:
+            run = Run(
+                Node.root(tokens),
+                Random(settings.seed),
+                settings.limits,
+                do_sample=chosen.info.do_sample,
+                num_return_sequences=settings.num_return_sequences,
+                codec=self.tokenizer,
+                settled=settled,
+            )
+            recorder = Recorder(run, self.engine.instruments) if trace else None
+            return self.engine.submit(chosen, run, settings.chain), recorder
+
+        return start
+
+    def _drive(self, jobs: Sequence[Job]) -> None:
+        try:
+            while not all(job.done for job in jobs):
+                self._step()
+        finally:
+            for job in jobs:
+                self._cancel(job)
+
+    def _step(self) -> None:
+        with self.lock:
+            self.engine.step()
+
+    def _cancel(self, job: Job) -> None:
+        with self.lock:
+            self.engine.cancel(job)
+
+    @property
+    def _defaults(self) -> Defaults:
+        config = self.checkpoint.decoder.shape
+        return Defaults(tuple(self.checkpoint.eos_token_ids), config.vocab_size, config.context_length, self.tokenizer)
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt: text (with the tokenizer's special tokens), ids as they are, chat by its template.
+
+        Raises:
+            ParameterError: an empty prompt, ids outside the vocabulary, text without a tokenizer, chat without a
+                template.
+        """
+        if isinstance(prompt, str) or (len(prompt) and isinstance(prompt[0], dict)):
+            if self.tokenizer is None:
+                raise ParameterError("the checkpoint has no tokenizer.json; give the prompt as a list of token ids")
+            if isinstance(prompt, str):
+                tokens = self.tokenizer.encode(prompt)
+            else:
+                chat = self.tokenizer.chat(prompt)  # type: ignore[arg-type]
+                tokens = self.tokenizer.encode(chat, add_special_tokens=False)
+        else:
+            tokens = [int(token) for token in prompt]  # type: ignore[arg-type]
+        if not tokens:
+            raise ParameterError(f"prompt={prompt!r}: has no tokens; give at least one")
+        size = self.checkpoint.decoder.shape.vocab_size
+        for token in tokens:
+            if not 0 <= token < size:
+                raise ParameterError(f"prompt: token id {token} is outside the vocabulary (0 to {size - 1})")
+        return tokens
+
+    # --- scoring ------------------------------------------------------------------------------------------------------
+
+    def logits(self, token_ids: Sequence[int]) -> Tensor:
+        """Teacher-forced logits, float32 `[T, V]`: row t describes the token after `token_ids[: t + 1]`."""
+        with torch.inference_mode():
+            return self.checkpoint.decoder.logits(self._hidden(self.encode(list(token_ids)), 0))
+
+    def score(self, prompt: Prompt, continuation: str | Sequence[int]) -> list[float]:
+        """Log-probability (nats) of each token of `continuation` after `prompt`, under the model alone."""
+        before = self.encode(prompt)
+        if isinstance(continuation, str):
+            if self.tokenizer is None:
+                raise ParameterError("the checkpoint has no tokenizer.json; give the continuation as token ids")
+            after = self.tokenizer.encode(continuation, add_special_tokens=False)
+        else:
+            after = self.encode(list(continuation))
+        if not after:
+            raise ParameterError(f"continuation={continuation!r}: has no tokens; give at least one")
+        hidden = self._hidden(before + after[:-1], len(before) - 1)
+        scores: list[float] = []
+        with torch.inference_mode():
+            for begin in range(0, len(after), 64):  # vocabulary-sized rows, a few at a time
+                logprobs = torch.log_softmax(self.checkpoint.decoder.logits(hidden[begin : begin + 64]), -1)
+                index = torch.tensor(after[begin : begin + 64], device=logprobs.device).unsqueeze(1)
+                scores.extend(logprobs.gather(1, index).squeeze(1).tolist())
+        return scores
+
+    def _hidden(self, tokens: list[int], first: int) -> Tensor:
+        """Hidden states after the final norm at positions `first …` of `tokens`, `[T - first, H]`."""
+        context = self.checkpoint.decoder.shape.context_length
+        if len(tokens) > context:
+            raise ParameterError(f"{len(tokens)} tokens exceed the model's context of {context}")
+        found: list[Tensor] = []
+
+        def teacher_forced(run: Run) -> Generator[Request, Any, Output]:
+            nodes = [run.tip]
+            for token in tokens[first + 1 :]:
+                nodes.append(nodes[-1].child(token))
+            found.extend((yield Forward(nodes, Hidden())))
+            return Output((Hypothesis(nodes[-1]),))
+
+        info = StrategyInfo("teacher_forced", teacher_forced, "", "exact", "one forward", do_sample=False)
+        chosen = Configured(info, {}, {"max_new_tokens": 1, "seed": 0})
+        options = resolve(Configured(info, {}, {"seed": 0}), min(len(tokens), context - 1), self._defaults)
+        with self.lock:
+            run = Run(Node.root(tokens[: first + 1]), Random(0), options.limits)
+            job = self.engine.submit(chosen, run)
+        self._drive([job])
+        job.result()
+        return torch.cat(found).to(self.checkpoint.decoder.shape.dtype)
+
+
+def _configure(strategy: StrategyLike, options: Mapping[str, Any]) -> Configured:
+    """The strategy a caller means, with the call's options."""
+    if isinstance(strategy, Configured):
+        own = [name for name in options if name in strategy.info.parameters]
+        if own:
+            raise ParameterError(f"{own[0]}={options[own[0]]!r}: set it on the strategy itself, {strategy!r}")
+        return strategy.with_options(options)
+    if strategy is not None and not isinstance(strategy, str):
+        raise ParameterError(
+            f"strategy={strategy!r}: give a name such as 'beam' or a configured strategy, beam(width=4)"
+        )
+    info = registry[strategy or default_strategy(options)]
+    split(options, info)
+    return configured(info, options)
+
+
+def default_strategy(options: Mapping[str, Any]) -> str:
+    """`"sample"` if a parameter that shapes sampling is given, else `"greedy"`."""
+    sampling = {
+        name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p") if options.get(name) is not None
+    }
+    return "sample" if sampling or options.get("num_return_sequences", 1) != 1 else "greedy"
+
+
+def _is_many(prompt: Prompt | Sequence[Prompt]) -> bool:
+    """Whether this is a list of prompts rather than one prompt."""
+    if isinstance(prompt, str) or not len(prompt):
+        return False
+    return not isinstance(prompt[0], int | dict) and not hasattr(prompt[0], "__index__")
+
+
+__all__ = ["PARAMETERS", "LanguageModel", "load"]

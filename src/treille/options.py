@@ -1,0 +1,179 @@
+"""Generation parameters: what a user may say beside the strategy's own parameters, checked before the first token."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from treille.errors import CapacityError, ParameterError
+from treille.sampling.parameters import PARAMETERS
+from treille.sampling.presets import build_chain
+from treille.strategy import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from treille.models.tokenizer import Tokenizer
+    from treille.sampling.chain import Chain
+    from treille.strategy import Configured, StrategyInfo
+
+DEFAULT_NEW_TOKENS = 256
+
+# Everything beside the processors' own parameters, with its help line.
+GENERAL: dict[str, str] = {
+    "max_new_tokens": f"tokens generated at the most (default {DEFAULT_NEW_TOKENS}, or what the context leaves)",
+    "stop_strings": "a string or a list of strings that end the text; the text is cut before them",
+    "eos_token_id": "token id or ids that end the text (default: the checkpoint's; [] for none)",
+    "seed": "any integer; the same seed gives the same text, alone or in a batch (default: a fresh one)",
+    "num_return_sequences": "how many candidates to return",
+    "preset": "order and semantics of the processors: transformers, vllm, sglang or llamacpp",
+    "processor_order": "explicit order of the processors, a list of names",
+}
+
+NOT_YET = {
+    "draft": "drafters are not part of this version; leave draft out to decode plainly",
+    "constraint": "constraints are not part of this version; leave constraint out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The checked generation parameters of one run."""
+
+    limits: Limits
+    chain: Chain | None
+    seed: int
+    num_return_sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a checkpoint brings along: end tokens, vocabulary, context, tokenizer."""
+
+    eos_token_ids: tuple[int, ...]
+    vocab_size: int
+    context_length: int
+    tokenizer: Tokenizer | None
+
+
+def split(given: Mapping[str, Any], info: StrategyInfo) -> None:
+    """Refuse names that are neither the strategy's parameters nor generation parameters.
+
+    Raises:
+        ParameterError: an unknown name, with the nearest known one.
+    """
+    known = {*GENERAL, *PARAMETERS, *info.parameters}
+    for name in given:
+        if name in NOT_YET:
+            raise ParameterError(f"{name}={given[name]!r}: {NOT_YET[name]}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "`treille strategies` lists what each strategy takes"
+            raise ParameterError(f"{name}={given[name]!r}: strategy {info.name!r} has no such parameter; {hint}")
+
+
+def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> Options:
+    """The limits, processors and seed of a run.
+
+    Raises:
+        ParameterError: an unknown name or a value that cannot be honoured.
+        CapacityError: prompt and `max_new_tokens` exceed the context.
+    """
+    info, options = configured.info, dict(configured.options)
+    split(options, info)
+    room = defaults.context_length - prompt_length
+    eos = _token_ids(options.get("eos_token_id"), defaults)
+    max_new = _max_new_tokens(options.get("max_new_tokens"), prompt_length, room, defaults)
+    stop = _stop_strings(options.get("stop_strings"), defaults)
+    chain = _chain(configured, options, defaults, eos, max_new, prompt_length)
+    seed = options.get("seed")
+    return Options(
+        Limits(max_new, frozenset(eos), stop),
+        chain,
+        secrets.randbits(63) if seed is None else _integer("seed", seed),
+        _at_least_one("num_return_sequences", options.get("num_return_sequences")),
+    )
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ParameterError(f"{name}={value!r}: an integer is wanted") from None
+
+
+def _at_least_one(name: str, value: object) -> int:
+    number = 1 if value is None else _integer(name, value)
+    if number < 1:
+        raise ParameterError(f"{name}={value!r}: must be at least 1")
+    return number
+
+
+def _max_new_tokens(value: object, prompt_length: int, room: int, defaults: Defaults) -> int:
+    if room < 1:
+        raise CapacityError(
+            f"the prompt has {prompt_length} tokens, the model's context {defaults.context_length}; shorten the prompt"
+        )
+    if value is None:
+        return min(DEFAULT_NEW_TOKENS, room)
+    wanted = _at_least_one("max_new_tokens", value)
+    if wanted > room:
+        raise CapacityError(
+            f"max_new_tokens={wanted}: prompt ({prompt_length} tokens) and answer exceed the context of "
+            f"{defaults.context_length}; at most {room} are left"
+        )
+    return wanted
+
+
+def _token_ids(value: object, defaults: Defaults) -> tuple[int, ...]:
+    if value is None:
+        return defaults.eos_token_ids
+    ids = tuple(_integer("eos_token_id", v) for v in (value if isinstance(value, list | tuple | set) else [value]))
+    for token in ids:
+        if not 0 <= token < defaults.vocab_size:
+            raise ParameterError(f"eos_token_id={token}: the vocabulary has ids 0 to {defaults.vocab_size - 1}")
+    return ids
+
+
+def _stop_strings(value: object, defaults: Defaults) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    strings = (value,) if isinstance(value, str) else value
+    if not isinstance(strings, list | tuple) or not all(isinstance(s, str) and s for s in strings):
+        raise ParameterError(f"stop_strings={value!r}: a non-empty string or a list of them is wanted")
+    if strings and defaults.tokenizer is None:
+        raise ParameterError(f"stop_strings={value!r}: the checkpoint has no tokenizer; stop at eos_token_id instead")
+    return tuple(strings)
+
+
+def _chain(
+    configured: Configured,
+    options: Mapping[str, Any],
+    defaults: Defaults,
+    eos: Sequence[int],
+    max_new: int,
+    prompt_length: int,
+) -> Chain | None:
+    given = {name: options[name] for name in options if name in PARAMETERS and options[name] is not None}
+    chain = build_chain(
+        given,
+        options.get("preset") or "transformers",
+        order=options.get("processor_order"),
+        tokenizer=defaults.tokenizer,
+        eos_ids=sorted(eos),
+        max_length=prompt_length + max_new,
+        max_new_tokens=max_new,
+    )
+    if not configured.info.do_sample:
+        shaping = [p.describe() for p in chain.processors if p.sampling]
+        if shaping:
+            raise ParameterError(
+                f"strategy {configured.info.name!r} does not sample, so {shaping[0]} would have no effect; "
+                "leave it out or use strategy='sample'"
+            )
+    return chain or None

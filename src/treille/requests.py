@@ -1,0 +1,180 @@
+"""The closed set of requests a strategy can yield, and the readouts a `Forward` can ask for.
+
+These frozen classes are everything that passes between a strategy and whatever drives it (the engine, or
+`testing.run_alone`). `result = yield request`. A new request needs a design note; a new strategy does not.
+
+============  ==========================================  =============================================
+request       does                                        result
+============  ==========================================  =============================================
+`Forward`     compute nodes, read their distributions     one readout result per node
+`Gather`      run strategies concurrently                 their outputs, in order
+`Race`        the same, the shortest finisher wins        `(index, output)` of the winner
+`Score`       value texts with a scorer                   one float per node
+`Call`        blocking host work                          the function's value
+============  ==========================================  =============================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from treille.sampling.random import Random
+    from treille.tree import Node
+
+
+class Scorer(Protocol):
+    """Values texts. Called once per engine step with the texts of all runs that wait for this scorer."""
+
+    def __call__(self, texts: Sequence[ScoredText]) -> Sequence[float]:
+        """One value per text; higher is better."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """What a scorer sees of a node."""
+
+    prompt: str
+    text: str
+    tokens: tuple[int, ...]
+
+
+# --- readouts: the reduction of a node's next-token distribution p that a strategy asks for ---------------------------
+# p is the target's distribution after the processors and the constraint, for that node's own path.
+
+
+@dataclass(frozen=True, slots=True)
+class Argmax:
+    """The most probable token, the lowest id on ties. Result: `Choice`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One token drawn from p, keyed by (seed, stream, position). Result: `Choice`."""
+
+    random: Random
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """The k most probable tokens, best first, the lowest id first on ties. Result: `Top`.
+
+    With `renormalize=False` the processors act on `log_softmax(logits)` and their result is not normalised again, which
+    is what `transformers` gives its beam search.
+    """
+
+    k: int
+    renormalize: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LogProbs:
+    """Log-probabilities of given tokens, in nats. Result: tuple of floats. `raw`: before processors and constraint."""
+
+    tokens: tuple[int, ...]
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The whole of log p in nats, float32 `[V]`, on the model's device. `raw`: before processors and constraint."""
+
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Hidden states of the node's last token. Result: float32 `[len(layers), H]`.
+
+    Layers are boundaries: 0 is the embedding, L the output of the last layer, -1 the final norm's output.
+    """
+
+    layers: tuple[int, ...] = (-1,)
+
+
+Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token with its log-probability (nats) under p and under the model alone (`raw_logprob`)."""
+
+    token: int
+    logprob: float
+    raw_logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """Tokens, best first, with their log-probabilities (nats) under p and under the model alone (`raw_logprobs`).
+
+    Shorter than k when fewer tokens are allowed.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    raw_logprobs: tuple[float, ...]
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Compute `nodes` and any ancestors not computed yet; one result per node: of `want`, or a tuple if it is one.
+
+    `model` names whose KV and logits are meant: the target, or a draft model registered with the engine, which keeps
+    its own KV over the same tree.
+    """
+
+    nodes: Sequence[Node]
+    want: Readout | tuple[Readout, ...]
+    model: str = "target"
+
+
+class Gather:
+    """Run strategies concurrently as branches of one run. Result: the list of their outputs, in order."""
+
+    __slots__ = ("strategies",)
+
+    def __init__(self, *strategies: Strategy) -> None:
+        self.strategies = strategies
+
+
+class Race:
+    """Run strategies concurrently; the one whose output has the fewest tokens wins, the first on ties.
+
+    Outputs need a `length` in tokens (`Hypothesis` has one). A branch is closed as soon as its text is so long that it
+    cannot win any more, which makes the result independent of scheduling and of drafting. Result: `(index, output)`.
+    """
+
+    __slots__ = ("strategies",)
+
+    def __init__(self, *strategies: Strategy) -> None:
+        self.strategies = strategies
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Value the texts of `nodes`; batched over all runs that wait for the same scorer. Result: list of floats."""
+
+    scorer: Scorer
+    nodes: Sequence[Node]
+
+
+class Call:
+    """Run `function(*args)` in a worker thread. Result: its value; an exception is raised in the strategy."""
+
+    __slots__ = ("args", "function")
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.function = function
+        self.args = args
+
+
+Request: TypeAlias = Forward | Gather | Race | Score | Call
+Strategy: TypeAlias = "Generator[Request, Any, Any]"
