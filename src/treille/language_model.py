@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from treille.attention import merged
 from treille.engine.engine import Engine
 from treille.engine.runner import ModelRunner
 from treille.errors import ParameterError
+from treille.models.cpu_ops import fastest_ops
 from treille.models.loader import load_checkpoint
 from treille.options import Defaults, resolve, split
 from treille.output import Generation, generation
@@ -23,14 +26,14 @@ from treille.tree import Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
-    from pathlib import Path
-
     from torch import Tensor
 
     from treille.engine.instruments import Instrument
     from treille.engine.job import Job
     from treille.models.loader import LoadedCheckpoint
     from treille.requests import Request
+
+BUNDLED = Path(__file__).parent / "models" / "bundled"
 
 Message: TypeAlias = "Mapping[str, str]"
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Message]"
@@ -56,7 +59,33 @@ def load(
         CheckpointError: the checkpoint cannot be read; names the file and the key.
         ParameterError: an unknown device or dtype.
     """
-    return LanguageModel(load_checkpoint(model, dtype=dtype, device=device), **engine)
+    checkpoint = load_checkpoint(BUNDLED if model is None else model, dtype=_dtype(dtype), device=_device(device))
+    decoder = checkpoint.decoder
+    decoder.ops = fastest_ops(decoder.shape, merged.attend)
+    return LanguageModel(checkpoint, **engine)
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if isinstance(dtype, str):
+        if dtype not in known:
+            raise ParameterError(
+                f"dtype={dtype!r}: not supported; choose {', '.join(known)}, or None for the file's own"
+            )
+        return known[dtype]
+    return dtype
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ParameterError(f"device={device!r}: not a device; give 'cpu', 'cuda' or 'cuda:1'") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ParameterError(f"device={device!r}: this machine or this build of torch has no CUDA; use device='cpu'")
+    if found.type not in ("cpu", "cuda"):
+        raise ParameterError(f"device={device!r}: only CPU and CUDA devices are supported")
+    return found
 
 
 class LanguageModel:

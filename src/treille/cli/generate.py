@@ -86,10 +86,10 @@ def generate(
 
 
 def _refuse_constraints(**given: str | None) -> None:
-    from treille.options import NOT_YET
-
     for name, value in given.items():
         if value is not None:
+            from treille.options import NOT_YET
+
             flag = f"--{name.replace('_', '-')}"
             reason = NOT_YET["constraint"].replace("leave constraint out", f"leave {flag} out")
             raise ParameterError(f"{flag}={value!r}: {reason}")

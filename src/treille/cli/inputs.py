@@ -83,11 +83,11 @@ _WORDS = {"None": None, "null": None, "True": True, "true": True, "False": False
 
 def read_options(strategy: str | None, given: Sequence[str], flags: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The strategy's name and all options, checked as far as this can be done without a model."""
+    info = None if strategy is None else registry[strategy]  # an unknown name is told before torch is imported
     from treille.language_model import default_strategy
     from treille.options import split
     from treille.strategy import configured
 
-    info = None if strategy is None else registry[strategy]
     options = dict(flags)
     for text in given:
         name, equals, value = text.partition("=")

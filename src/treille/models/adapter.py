@@ -170,6 +170,8 @@ class TransformersAdapter:
         tokens = self._probe_tokens()
         try:
             self._run(tokens, torch.arange(len(tokens), device=tokens.device), call)
+        except ParameterError:
+            raise
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise ParameterError(f"{self._name}: does not run with replaced attention ({error})") from error
         layers = [layer for layer, *_ in call.calls]

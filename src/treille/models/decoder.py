@@ -195,7 +195,7 @@ class Decoder:
         check_boundaries(boundaries, self.shape.layers)
         rotaries = [rotary(frequencies, magnitude, plan.positions) for frequencies, magnitude in self._ropes]
         kept: dict[int, Tensor] = {}
-        x = self.embed(tokens, plan.positions)
+        x = self.ops.stream(self.embed(tokens, plan.positions))
         for index, layer in enumerate(self.weights.layers):
             if index in boundaries:
                 kept[index] = x.clone()  # ops may reuse the memory of their input

@@ -127,6 +127,10 @@ class Attend(Protocol):
 class Ops(Protocol):
     """What a decoder layer needs; a build for one device may fuse each of them."""
 
+    def stream(self, x: Tensor) -> Tensor:
+        """[R, H]: the embeddings in the dtype of the residual stream."""
+        ...
+
     def project(self, x: Tensor, norm: Norm | None, linear: Linear) -> Tensor:
         """[R, N]: ``linear(norm(x))``."""
         ...
@@ -180,6 +184,10 @@ class TorchOps:
     def __init__(self, attend: Attend) -> None:
         self._attend = attend
 
+    def stream(self, x: Tensor) -> Tensor:
+        """As `Ops.stream`: the model's dtype."""
+        return x
+
     def project(self, x: Tensor, norm: Norm | None, linear: Linear) -> Tensor:
         """As `Ops.project`."""
         return F.linear(x if norm is None else normalize(x, norm), linear.weight, linear.bias)
@@ -200,7 +208,10 @@ class TorchOps:
 
     def residual(self, y: Tensor, linear: Linear, norm: Norm | None, x: Tensor, multiplier: float) -> Tensor:
         """As `Ops.residual`."""
-        y = F.linear(y, linear.weight, linear.bias)
+        return self.add(x, self.project(y, None, linear), norm, multiplier)
+
+    def add(self, x: Tensor, y: Tensor, norm: Norm | None, multiplier: float) -> Tensor:
+        """[R, H]: ``x + multiplier * norm(y)``."""
         return _add(x, y if norm is None else normalize(y, norm), multiplier)
 
     def gate(self, x: Tensor, norm: Norm | None, linear: Linear, activation: Activation, gated: bool) -> Tensor:

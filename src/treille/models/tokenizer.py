@@ -51,7 +51,6 @@ class Tokenizer:
         self.special_tokens = dict(special_tokens or {})
         self.chat_template = chat_template
         added = backend.get_added_tokens_decoder()
-        self._added = {token: entry.content for token, entry in added.items()}
         self.special_ids = frozenset(token for token, entry in added.items() if entry.special)
 
     @property
@@ -80,7 +79,7 @@ class Tokenizer:
         return None if text is None else self.backend.token_to_id(text)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token stands for inside a text.
+        """The bytes that a token stands for inside a decoded text; the tokenizer may strip a space at its beginning.
 
         Raises:
             ParameterError: There is no such token, or the tokenizer's kind of decoder is not known.
@@ -88,8 +87,6 @@ class Tokenizer:
         text = self.backend.id_to_token(token)
         if text is None:
             raise ParameterError(f"token {token}: the tokenizer has {self.vocab_size} tokens")
-        if token in self._added:
-            return self._added[token].encode()
         kinds = self.decoder_kinds
         if "ByteLevel" in kinds:
             return self._level_bytes(text)

@@ -16,7 +16,6 @@ CASES: dict[str, dict[str, Any]] = {
     "Llama": {"num_key_value_heads": 2},
     "Gemma2": {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 9, "final_logit_softcapping": 3.0},
     "Starcoder2": {"num_key_value_heads": 2, "sliding_window": 11},
-    "StableLm": {"num_key_value_heads": 2, "hidden_size": 64, "use_parallel_residual": True},
     "Cohere": {"num_key_value_heads": 4, "logit_scale": 0.5, "use_qk_norm": True},
     "Cohere2": {"num_key_value_heads": 2, "sliding_window": 12, "head_dim": 12},
     "Exaone4": {"num_key_value_heads": 2, "sliding_window": 10, "sliding_window_pattern": 2},
@@ -65,13 +64,15 @@ def test_bfloat16() -> None:
 
 
 def test_refuses_what_it_cannot_run() -> None:
-    """State-space models, position biases, batch-dependent rotations and boundaries that are not given out."""
+    """State-space models, position biases, closed attention, batch-dependent rotations, boundaries out of reach."""
     mamba = transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2))
     with pytest.raises(ParameterError, match="MambaForCausalLM"):
         TransformersAdapter(mamba)
     bloom = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=97, hidden_size=32, n_head=4, n_layer=2))
     with pytest.raises(ParameterError, match="BloomForCausalLM"):
         TransformersAdapter(bloom, context_length=64)
+    with pytest.raises(ParameterError, match="StableLmForCausalLM: keyword arguments"):
+        TransformersAdapter(_model("StableLm", hidden_size=64, num_key_value_heads=2))
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
     with pytest.raises(ParameterError, match="rope_type = 'dynamic'"):
         TransformersAdapter(_model("Llama", rope_parameters=rope))
