@@ -12,10 +12,10 @@ from treille.attention import merged
 from treille.engine.engine import Engine
 from treille.engine.runner import ModelRunner
 from treille.errors import ParameterError
-from treille.models.cpu_ops import fastest_ops
+from treille.models.cpu_stack import accelerate
 from treille.models.loader import load_checkpoint
-from treille.options import Defaults, resolve, split
-from treille.output import Generation, generation
+from treille.options import Defaults, PlainText, resolve, split
+from treille.output import generation
 from treille.requests import Forward, Hidden
 from treille.sampling.parameters import PARAMETERS
 from treille.sampling.random import Random
@@ -60,8 +60,7 @@ def load(
         ParameterError: an unknown device or dtype.
     """
     checkpoint = load_checkpoint(BUNDLED if model is None else model, dtype=_dtype(dtype), device=_device(device))
-    decoder = checkpoint.decoder
-    decoder.ops = fastest_ops(decoder.shape, merged.attend)
+    accelerate(checkpoint.decoder, merged.attend)
     return LanguageModel(checkpoint, **engine)
 
 
@@ -117,6 +116,11 @@ class LanguageModel:
         runner = ModelRunner("target", checkpoint.decoder, slots=kv_slots, prefix_cache=prefix_cache, debug=debug)
         self.engine = Engine({"target": runner}, budget=budget, instruments=instruments, debug=debug)
         self.lock = threading.RLock()
+        shape = checkpoint.decoder.shape
+        plain = None if self.tokenizer is None else PlainText(self.tokenizer)
+        self._defaults = Defaults(
+            tuple(checkpoint.eos_token_ids), shape.vocab_size, shape.context_length, self.tokenizer, plain
+        )
 
     # --- decoding -----------------------------------------------------------------------------------------------------
 
@@ -144,15 +148,9 @@ class LanguageModel:
             UserError: before the first token, if any prompt or parameter cannot be honoured.
         """
         many = _is_many(prompt)
-        prompts: Sequence[Any] = prompt if many else [prompt]  # type: ignore[assignment]
-        per_prompt = isinstance(strategy, list | tuple)
-        if per_prompt and (not many or len(strategy) != len(prompts)):  # type: ignore[arg-type]
-            raise ParameterError(
-                f"strategy: {len(strategy)} strategies for {len(prompts) if many else 'one'} "  # type: ignore[arg-type]
-                "prompt(s); give one strategy, or one for each prompt of a list"
-            )
-        chosen = strategy if per_prompt else [strategy] * len(prompts)
-        prepared = [self._prepare(p, s, options) for p, s in zip(prompts, chosen, strict=True)]  # type: ignore[arg-type]
+        prompts: list[Any] = list(prompt) if many else [prompt]
+        each = _one_each(strategy, len(prompts) if many else None)
+        prepared = [self._prepare(one, by, options) for one, by in zip(prompts, each, strict=True)]
         with self.lock:
             jobs: list[Job] = []
             recorders: list[Recorder | None] = []
@@ -166,7 +164,10 @@ class LanguageModel:
                     self.engine.cancel(job)
                 raise
         self._drive(jobs)
-        results = [generation(job, recorder and recorder.trace) for job, recorder in zip(jobs, recorders, strict=True)]
+        results = [
+            generation(job, None if recorder is None else recorder.trace)
+            for job, recorder in zip(jobs, recorders, strict=True)
+        ]
         return results if many else results[0]
 
     def stream(self, prompt: Prompt, strategy: StrategyLike = None, *, trace: bool = False, **options: Any) -> Stream:
@@ -194,7 +195,7 @@ class LanguageModel:
                 Node.root(tokens),
                 Random(settings.seed),
                 settings.limits,
-                do_sample=chosen.info.do_sample,
+                do_sample=settings.do_sample,
                 num_return_sequences=settings.num_return_sequences,
                 codec=self.tokenizer,
                 settled=settled,
@@ -219,11 +220,6 @@ class LanguageModel:
     def _cancel(self, job: Job) -> None:
         with self.lock:
             self.engine.cancel(job)
-
-    @property
-    def _defaults(self) -> Defaults:
-        config = self.checkpoint.decoder.shape
-        return Defaults(tuple(self.checkpoint.eos_token_ids), config.vocab_size, config.context_length, self.tokenizer)
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 
@@ -318,6 +314,18 @@ def _configure(strategy: StrategyLike, options: Mapping[str, Any]) -> Configured
     info = registry[strategy or default_strategy(options)]
     split(options, info)
     return configured(info, options)
+
+
+def _one_each(strategy: StrategyLike | Sequence[StrategyLike], prompts: int | None) -> list[StrategyLike]:
+    """A strategy for each of so many prompts; None: for the one prompt that was given by itself."""
+    if strategy is None or isinstance(strategy, str | Configured):
+        return [strategy] * (prompts or 1)
+    if prompts is None or len(strategy) != prompts:
+        given = "one prompt" if prompts is None else f"{prompts} prompts"
+        raise ParameterError(
+            f"strategy: a list of {len(strategy)} for {given}; give one strategy, or a list of prompts and as many"
+        )
+    return list(strategy)
 
 
 def default_strategy(options: Mapping[str, Any]) -> str:

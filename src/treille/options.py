@@ -41,12 +41,34 @@ NOT_YET = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The checked generation parameters of one run."""
+    """The checked generation parameters of one run; `do_sample` is False at temperature 0, which is greedy."""
 
     limits: Limits
     chain: Chain | None
+    do_sample: bool
     seed: int
     num_return_sequences: int
+
+
+class PlainText:
+    """A tokenizer as processors see it: no special tokens added, single tokens decoded once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._texts: dict[int, str] = {}
+        self.vocabulary_size = tokenizer.vocab_size
+
+    def encode(self, text: str) -> Sequence[int]:
+        """The token ids of `text`."""
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`."""
+        if len(ids) != 1:
+            return self._tokenizer.decode(ids)
+        if ids[0] not in self._texts:
+            self._texts[ids[0]] = self._tokenizer.decode(ids)
+        return self._texts[ids[0]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +79,7 @@ class Defaults:
     vocab_size: int
     context_length: int
     tokenizer: Tokenizer | None
+    plain_text: PlainText | None
 
 
 def split(given: Mapping[str, Any], info: StrategyInfo) -> None:
@@ -93,6 +116,7 @@ def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> O
     return Options(
         Limits(max_new, frozenset(eos), stop),
         chain,
+        info.do_sample and options.get("temperature") != 0,
         secrets.randbits(63) if seed is None else _integer("seed", seed),
         _at_least_one("num_return_sequences", options.get("num_return_sequences")),
     )
@@ -164,7 +188,7 @@ def _chain(
         given,
         options.get("preset") or "transformers",
         order=options.get("processor_order"),
-        tokenizer=defaults.tokenizer,
+        tokenizer=defaults.plain_text,
         eos_ids=sorted(eos),
         max_length=prompt_length + max_new,
         max_new_tokens=max_new,
@@ -176,4 +200,6 @@ def _chain(
                 f"strategy {configured.info.name!r} does not sample, so {shaping[0]} would have no effect; "
                 "leave it out or use strategy='sample'"
             )
+    elif options.get("temperature") == 0:
+        chain = chain.deterministic
     return chain or None

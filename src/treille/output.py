@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from treille.engine.job import Job, Stats
     from treille.strategy import Codec, FinishReason, Hypothesis, Limits
-    from treille.trace.recorder import Trace
+    from treille.trace.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

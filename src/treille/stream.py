@@ -48,7 +48,7 @@ class Stream:
         for _ in self:
             pass
         assert self._job is not None
-        return generation(self._job, self._recorder and self._recorder.trace)
+        return generation(self._job, None if self._recorder is None else self._recorder.trace)
 
     def __iter__(self) -> Iterator[str]:
         job = self._job

@@ -1,7 +1,8 @@
 """The documentation is run: Python blocks, commands, links.
 
 Blocks of one page share a namespace and run in order, without a network. A block after `<!-- no-run -->` is left out; a
-`text` block after `<!-- output -->` is what the Python block before it prints.
+`text` block after `<!-- output -->` is what the Python block before it prints. One after `<!-- shown -->` is written by
+scripts/show.py and not compared.
 """
 
 from __future__ import annotations

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
     from treille.attention.plan import AttentionPlan
 
+FORK_PRODUCTS = 2000  # products of a query with a key, about 10 ns each: below, one thread is faster than a team
 POOL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
-class _Schedule:
+class Schedule:
     """A job whose first words are set: what the layers of one forward share."""
 
     job: NDArray[np.int64]
     units: int  # of context
+    short: bool  # the units together take less than about 20 microseconds
     kept: tuple[NDArray[Any], ...]  # what the job's addresses point to
 
 
@@ -74,8 +76,28 @@ class FewRowsAttention:
             None if norm is None else (norm.detach().float() + offset).contiguous() for norm in (q_norm, k_norm)
         ]
         self._constants = (self._numbers.ctypes.data, *(0 if n is None else n.data_ptr() for n in self._norms))
-        self._key = ("few_rows", heads, kv_heads, width, window)
+        self.schedule_key = ("few_rows", heads, kv_heads, width, window)
+        self._pool: tuple[Tensor | None, Tensor | None] = (None, None)
         self._team = shared_team()
+
+    def schedule(self, plan: AttentionPlan) -> Schedule:
+        """What the layers of one forward that have this layer's shape and window share."""
+        return plan.derive(
+            self.schedule_key, lambda: _schedule(plan, self.heads, self.kv_heads, self.width, self.window)
+        )
+
+    def new_job(self) -> NDArray[np.int64]:
+        """A job of this layer whose constant words are set; for a program that fills in the rest."""
+        job = np.zeros(kernel.WORDS, np.int64)
+        job[kernel.NUMBERS : kernel.COS] = self._constants
+        return job
+
+    @staticmethod
+    def bind(job: NDArray[np.int64], keys: Tensor, values: Tensor) -> None:
+        """Point a job at a layer's pool."""
+        job[kernel.SLOTS : kernel.NUMBERS] = (
+            keys.shape[1], keys.data_ptr(), values.data_ptr(), keys.dtype == torch.float16,
+        )  # fmt: skip
 
     def __call__(
         self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, keys: Tensor, values: Tensor, plan: AttentionPlan
@@ -95,7 +117,7 @@ class FewRowsAttention:
             ParameterError: The pool's dtype or the layout of an argument is not as said above.
         """
         self._check(qkv, cos, sin, keys, values)
-        schedule = plan.derive(self._key, lambda: _schedule(plan, self.heads, self.kv_heads, self.width, self.window))
+        schedule = self.schedule(plan)
         out = torch.empty(qkv.shape[0], self.heads * self.width)
         pairs, rotation = (
             (0, (0, 0)) if cos is None or sin is None else (cos.shape[1], (cos.data_ptr(), sin.data_ptr()))
@@ -113,8 +135,11 @@ class FewRowsAttention:
         )
         steps = kernel.steps(narrow=keys.dtype != torch.float32)
         with self._team.lock:
-            awake = kernel.attend_rows(self._team.state, *steps, schedule.job.ctypes.data, qkv.shape[0], schedule.units)
-        self._team.ring(awake)
+            awake = kernel.attend_rows(
+                self._team.state, *steps, schedule.job.ctypes.data, len(qkv), schedule.units, schedule.short
+            )
+        if awake >= 0:
+            self._team.ring(awake)
         return out
 
     def _check(self, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, keys: Tensor, values: Tensor) -> None:
@@ -122,25 +147,27 @@ class FewRowsAttention:
         columns = (self.heads + 2 * self.kv_heads) * self.width
         if qkv.dtype != torch.float32 or qkv.shape[1] != columns or not qkv.is_contiguous() or qkv.is_cuda:
             raise ParameterError(f"qkv is {_describe(qkv)}; give contiguous float32 [R, {columns}] on the CPU")
-        for pool in (keys, values):
-            shape = (self.kv_heads, keys.shape[1], self.width)
-            if (
-                pool.dtype not in POOL_TYPES
-                or pool.dtype != keys.dtype
-                or pool.shape != shape
-                or not pool.is_contiguous()
-            ):
-                raise ParameterError(f"the pool is {_describe(pool)}; give contiguous {shape}, float32 or a half type")
-        if (cos is None) != (sin is None):
+        if keys is not self._pool[0] or values is not self._pool[1]:
+            self._check_pool(keys, values)
+            self._pool = (keys, values)
+        if cos is None and sin is None:
+            return
+        if cos is None or sin is None:
             raise ParameterError("cos and sin go together: give both or neither")
+        shape = cos.shape
         for table in (cos, sin):
-            if table is not None and (
-                table.dtype != torch.float32
-                or not table.is_contiguous()
-                or len(table) != len(qkv)
-                or 2 * table.shape[1] > self.width
-            ):
-                raise ParameterError(f"a rotary table is {_describe(table)}; give contiguous float32 [R, N], 2 N <= D")
+            if table.dtype != torch.float32 or table.shape != shape or not table.is_contiguous():
+                raise ParameterError(f"a rotary table is {_describe(table)}; give contiguous float32 [R, N]")
+        if shape[0] != len(qkv) or 2 * shape[1] > self.width:
+            raise ParameterError(f"rotary tables are {_describe(cos)}; give R = {len(qkv)} and 2 N <= {self.width}")
+
+    def _check_pool(self, keys: Tensor, values: Tensor) -> None:
+        """Once per pool: a layer sees the same two tensors in every forward."""
+        shape = (self.kv_heads, keys.shape[1], self.width)
+        for pool in (keys, values):
+            known = pool.dtype in POOL_TYPES and pool.dtype == keys.dtype and pool.device.type == "cpu"
+            if not known or pool.shape != shape or not pool.is_contiguous():
+                raise ParameterError(f"the pool is {_describe(pool)}; give contiguous {shape}, float32 or a half type")
 
 
 def _describe(tensor: Tensor) -> str:
@@ -171,7 +198,7 @@ def attend(
     return layer(qkv, None, None, keys, values, plan).view(rows, heads, width).to(q.dtype)
 
 
-def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window: int | None) -> _Schedule:
+def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window: int | None) -> Schedule:
     """Cuts the context into units of work and lays out the scratch memory."""
     count = plan.row_count
     pieces = sorted(plan.pieces, key=lambda piece: piece.position)
@@ -189,7 +216,8 @@ def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window
     job = np.zeros(kernel.WORDS, np.int64)
     job[: kernel.TREE] = (count, heads, kv_heads, width, len(items), len(seen))
     job[kernel.TREE : kernel.PAIRS] = [array.ctypes.data for array in kept]
-    return _Schedule(job, len(items) * kv_heads, kept)
+    products = int((items[:, 1] * (items[:, 3] - items[:, 2])).sum()) * heads
+    return Schedule(job, len(items) * kv_heads, products < FORK_PRODUCTS, kept)
 
 
 def _tree(plan: AttentionPlan, window: int | None) -> NDArray[np.int64]:

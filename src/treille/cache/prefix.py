@@ -1,8 +1,8 @@
 """The prefix cache: finished prompts and answers keep their KV rows until the memory is needed.
 
 It is one more holder of `Rows`: entries are keyed by blocks of tokens in a trie, so a lookup costs the length of the
-prompt once, and evicting an entry is letting go of a handle. Entries are exact: whole blocks of tokens are compared, not
-hashes of them.
+prompt once, and evicting an entry is letting go of a handle. Entries are exact: whole blocks of tokens are compared,
+not hashes of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Segments: contiguous runs of slots that hold the KV of a stretch of some path, and the handles that keep them alive.
 
-A context is a short chain of segments: a segment continues its parent from a fork point. `Rows` is a handle on all rows
-of a path up to some token; nodes, cache entries and forked segments hold one each. A segment's rows live as long as some
-handle reaches them: when the furthest handle goes, the segment shrinks; when the last one goes, its slots are free.
+A context is a short chain of segments: a segment continues its parent from a fork point. `Rows` is a handle on all
+rows of a path up to some token; nodes, cache entries and forked segments hold one each. A segment's rows live as long
+as some handle reaches them: when the furthest handle goes, the segment shrinks; when the last one goes, its slots are
+free.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class OutOfSlots(Exception):  # noqa: N818 - a signal to evict or preempt, never shown to users
+class OutOfSlots(Exception):  # a signal to evict or preempt, never shown to users
     """No run of free slots is left."""
 
 
@@ -78,7 +78,7 @@ class SlotAllocator:
         return self._take(best, min(count, self._stops[best] - self._starts[best]))
 
     def grow(self, stop: int, count: int) -> int:
-        """How many of `count` slots right after `stop` could be taken (they are taken); 0 if the next one is not free."""
+        """How many of `count` slots right after `stop` were free; they are taken."""
         i = bisect_left(self._starts, stop)
         if i == len(self._starts) or self._starts[i] != stop:
             return 0

@@ -22,6 +22,7 @@ from treille.engine.instruments import ForwardReport, Instrument
 from treille.engine.job import Group, Job, Pending, Task
 from treille.engine.races import losers, winner
 from treille.engine.readouts import Reading
+from treille.engine.runner import few_threads
 from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError, TreilleError
 from treille.requests import Argmax, Call, Forward, Gather, Hidden, Race, Sample, Score, ScoredText
 
@@ -333,9 +334,9 @@ class Engine:
             instrument.before_forward(runner.name, batch.rows)
         planned = time.perf_counter()
         try:
-            hidden, boundaries = runner.forward(batch, layers)
-            done = time.perf_counter()
-            with torch.inference_mode():
+            with few_threads(batch.rows, runner.device), torch.inference_mode():
+                hidden, boundaries = runner.forward(batch, layers)
+                done = time.perf_counter()
                 readouts.take(readings, hidden, boundaries, runner.decoder.logits)
         except Exception as failure:  # noqa: BLE001 - whatever it was, the jobs outside this batch go on
             self._lost(batch, pendings, packer.jobs, failure)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from treille.errors import NoTokenLeft
 from treille.requests import Argmax, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
 from treille.sampling.path import Path
 from treille.sampling.random import sample_rows
@@ -155,8 +156,12 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
     places = rows.process(rest)
     kinds: dict[object, tuple[list[Reading], list[int]]] = {}
     for reading, place in zip(rest, places, strict=True):
-        if place in rows.errors:
-            reading.error = rows.errors[place]
+        error = rows.errors.get(place)
+        if isinstance(error, NoTokenLeft) and isinstance(reading.want, TopK):
+            reading.result = Top((), (), ())  # a search drops the branch and goes on with the others
+            continue
+        if error is not None:
+            reading.error = error
             continue
         want = reading.want
         kind = (TopK, want.k, want.renormalize) if isinstance(want, TopK) else type(want)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from treille.cache.segments import Rows, SegmentStore
 from treille.cache.slots import KVMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from torch import Tensor
 
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 
 DEFAULT_KV_BYTES = 2 << 30  # reserved, not touched: a slot costs memory once it is written
 MOST_SLOTS = 1 << 20
+FEW_ROWS = 32
+
+
+@contextmanager
+def few_threads(rows: int, device: torch.device) -> Iterator[None]:
+    """One torch thread while few rows are computed on CPU: its small operations wait longer than they would gain.
+
+    The kernels have threads of their own; a forward of many rows keeps torch's.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or rows > FEW_ROWS or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class ModelRunner:
@@ -84,5 +103,4 @@ class ModelRunner:
         """Compute a batch: hidden states after the final norm `[R, H]`, and those at the wanted layer boundaries."""
         if self.debug:
             check(batch.plan, self.memory.slots)
-        with torch.inference_mode():
-            return self.decoder.forward_hidden(batch.tokens, self.memory, batch.plan, want_hidden)
+        return self.decoder.forward_hidden(batch.tokens, self.memory, batch.plan, want_hidden)

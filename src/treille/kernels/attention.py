@@ -19,6 +19,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload
 
+from treille.kernels.intrinsics import call_chunk
 from treille.kernels.team import CACHE, fork_join
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 CHUNK = 256  # positions per unit of work
 TILE = 32  # positions held as float32 at once: keys and values of 64 positions and 64 dimensions fit the first cache
 LANES = 4  # keys per inner step
+FORK_ROWS = 4  # from here on rows are prepared and merged by the team; a row takes about a microsecond for both
 
 # Words of a job (int64): counts, flags and addresses. Shapes: R rows, H and K heads, D width, S slots, N rotated pairs,
 # I items, P entries of `seen`. First what all layers of a forward share:
@@ -406,27 +408,38 @@ def steps(*, narrow: bool) -> tuple[int, int, int]:
     Args:
         narrow: For a pool of bfloat16 or float16, else float32.
     """
-    chosen = (_prepare_uint16, _see_uint16, _merge) if narrow else (_prepare_float32, _see_float32, _merge)
-    prepare, see, merge = (int(_compiled(step).address) for step in chosen)
-    return prepare, see, merge
+    prepare, see = (_prepare_uint16, _see_uint16) if narrow else (_prepare_float32, _see_float32)
+    return _compiled(prepare).address, _compiled(see).address, _compiled(_merge).address
 
 
-@njit(["int64(int64, int64, int64, int64, int64, int64, int64)"], cache=CACHE, nogil=True)
-def attend_rows(state: Any, prepare: Any, see: Any, merge: Any, job: Any, rows: Any, units: Any) -> Any:
-    """The number of helpers awake after the three steps have run; the result stands at ``job[OUT]``.
+@njit(cache=CACHE, forceinline=True)
+def _for_all(state: Any, step: Any, job: Any, chunks: Any, alone: Any) -> Any:
+    """The number of helpers awake after the step has run for every chunk, or -1 when the caller did it alone."""
+    if not alone:
+        return fork_join(state, step, job, chunks)
+    for chunk in range(chunks):
+        call_chunk(step, chunk, job)
+    return -1
+
+
+@njit(["int64(int64, int64, int64, int64, int64, int64, int64, boolean)"], cache=CACHE, nogil=True)
+def attend_rows(state: Any, prepare: Any, see: Any, merge: Any, job: Any, rows: Any, units: Any, short: Any) -> Any:
+    """The number of helpers awake, or -1 when none was asked; the result stands at ``job[OUT]``.
 
     Args:
         state: The state of the team (`treille.kernels.team`).
-        prepare: From `steps`.
-        see: From `steps`.
-        merge: From `steps`.
+        prepare: From `steps`, like `see` and `merge`.
+        see: Address.
+        merge: Address.
         job: Address of WORDS int64, see the constants above.
         rows: R.
         units: ``job[ITEM_COUNT] * job[KV_HEADS]``.
+        short: Sharing the units costs more than it saves.
     """
-    fork_join(state, prepare, job, rows)
-    fork_join(state, see, job, units)
-    return fork_join(state, merge, job, rows)
+    few = rows < FORK_ROWS
+    awake = _for_all(state, prepare, job, rows, few)
+    awake = max(awake, _for_all(state, see, job, units, short))
+    return max(awake, _for_all(state, merge, job, rows, few))
 
 
 _SPLIT = (

@@ -152,7 +152,7 @@ def chunk_address(dtype: torch.dtype) -> int:
 
 
 @njit(cache=CACHE, nogil=True)
-def _execute(
+def execute(
     state: int,
     function: int,
     job: int,
@@ -256,8 +256,16 @@ def _bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
-class _Job:
-    """A region that is run again and again: the constant words, and every object whose address they hold."""
+class LinearJob:
+    """A region that is run again and again: the constant words, and every object whose address they hold.
+
+    Attributes:
+        function: Address of the chunk function.
+        address: Address of the words.
+        chunks: How many chunks the outputs are cut into.
+        inputs: K.
+        outputs: N, or F when gated.
+    """
 
     def __init__(self, linear: PackedLinear, norm: PackedNorm | None, mode: int, activation: int = 0) -> None:
         outputs = linear.outputs // 2 if mode == _GATE else linear.outputs
@@ -266,9 +274,9 @@ class _Job:
         self._kept = (linear, norm)
         self._words: npt.NDArray[np.int64] = np.zeros(_WORDS, np.int64)
         self._team = shared_team()
-        self._function = chunk_address(linear.weight.dtype)
-        self._address = self._words.ctypes.data
-        self._chunks = -(-outputs // width)
+        self.function = chunk_address(linear.weight.dtype)
+        self.address = self._words.ctypes.data
+        self.chunks = -(-outputs // width)
         self.inputs, self.outputs, self._gated = linear.inputs, outputs, mode == _GATE
         self._set(_WEIGHT, linear.weight.data_ptr(), row_bytes)
         self._set(_BIAS, 0 if linear.bias is None else linear.bias.data_ptr())
@@ -290,11 +298,11 @@ class _Job:
         team = self._team
         with team.lock:
             team.reserve(rows * (self.inputs + self.outputs))
-            awake = _execute(
+            awake = execute(
                 team.state,
-                self._function,
-                self._address,
-                self._chunks,
+                self.function,
+                self.address,
+                self.chunks,
                 x.data_ptr(),
                 rows,
                 out.data_ptr(),
@@ -310,25 +318,25 @@ class Project:
     """`linear(norm(x))` for one layer; the norm may be None. Also the language-model head."""
 
     def __init__(self, linear: PackedLinear, norm: PackedNorm | None = None) -> None:
-        self._job = _Job(linear, norm, _PLAIN)
+        self.job = LinearJob(linear, norm, _PLAIN)
 
     def __call__(self, x: Tensor) -> Tensor:
         """A new tensor [R, N] for `x` [R, K], contiguous float32."""
-        return self._job.run(x)
+        return self.job.run(x)
 
 
 class Residual:
     """`x + multiplier * post_norm(linear(h))` for one layer; the norm may be None."""
 
     def __init__(self, linear: PackedLinear, post_norm: PackedNorm | None = None) -> None:
-        self._job = _Job(linear, post_norm, _ADD if post_norm is None else _PLAIN)
+        self.job = LinearJob(linear, post_norm, _ADD if post_norm is None else _PLAIN)
 
     def __call__(self, h: Tensor, x: Tensor, multiplier: float = 1.0) -> Tensor:
         """A new tensor [R, H] for `h` [R, K] and the residual stream `x` [R, H], contiguous float32."""
-        assert x.shape == (h.shape[0], self._job.outputs)
+        assert x.shape == (h.shape[0], self.job.outputs)
         assert x.dtype is torch.float32
         assert x.is_contiguous()
-        return self._job.run(h, x, float(multiplier))
+        return self.job.run(h, x, float(multiplier))
 
 
 class Gate:
@@ -340,8 +348,8 @@ class Gate:
             raise ParameterError(f"activation {activation!r}: the CPU kernels know {known}; use the torch operations")
         if gated and linear.outputs % 2:
             raise ParameterError(f"a gated weight of {linear.outputs} rows cannot be halved into gate and up")
-        self._job = _Job(linear, norm, _GATE if gated else _ACTIVATE, ACTIVATIONS[activation])
+        self.job = LinearJob(linear, norm, _GATE if gated else _ACTIVATE, ACTIVATIONS[activation])
 
     def __call__(self, x: Tensor) -> Tensor:
         """A new tensor [R, F] for `x` [R, K], contiguous float32."""
-        return self._job.run(x)
+        return self.job.run(x)

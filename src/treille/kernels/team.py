@@ -181,14 +181,10 @@ class Team:
 
 
 @cache
-def _team(threads: int) -> Team:
-    team = Team(threads)
+def shared_team() -> Team:
+    """The process's team; its size is `torch.get_num_threads()` when it is first asked for."""
+    team = Team(torch.get_num_threads())
     atexit.register(team.close)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=team.forget_helpers)
     return team
-
-
-def shared_team() -> Team:
-    """The process's team of `torch.get_num_threads()` threads."""
-    return _team(torch.get_num_threads())

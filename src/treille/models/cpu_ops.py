@@ -11,9 +11,9 @@ from treille.attention.few_rows import FewRowsAttention
 from treille.attention.plan import AttentionPlan
 from treille.kernels.dispatch import most_rows
 from treille.kernels.linear import Gate, PackedLinear, PackedNorm, Project, Residual
+from treille.kernels.team import shared_team
 from treille.models.config import Activation
-from treille.models.decoder import ModelShape
-from treille.models.ops import Attend, AttentionLayer, Experts, KVStore, Linear, Norm, Ops, TorchOps
+from treille.models.ops import Attend, AttentionLayer, Experts, KVStore, Linear, Norm, TorchOps
 from treille.models.rope import Rotary
 
 MOST_ATTENTION_ROWS = 64  # beyond, torch's products over whole pieces are faster than the kernel
@@ -33,6 +33,7 @@ class CpuOps:
         self._torch = TorchOps(attend)
         self._dtype = dtype
         self._limit = most_rows(dtype)
+        shared_team()  # before the engine lowers torch's thread count around small steps
         # Keyed by identity; the objects are kept with the value, so that an id is never reused.
         self._projects: dict[tuple[int, int], tuple[Project, object]] = {}
         self._residuals: dict[tuple[int, int], tuple[Residual, object]] = {}
@@ -50,14 +51,14 @@ class CpuOps:
         key = (id(linear), id(norm))
         found = self._projects.get(key)
         if found is None:
-            found = self._projects[key] = (Project(_linear(linear), _norm(norm)), (linear, norm))
+            found = self._projects[key] = (Project(packed_linear(linear), packed_norm(norm)), (linear, norm))
         return found[0](x.float())
 
     def attend(self, qkv: Tensor, layer: AttentionLayer, by: Rotary | None, kv: KVStore, plan: AttentionPlan) -> Tensor:
         """As `Ops.attend`, float32."""
         if qkv.shape[0] <= MOST_ATTENTION_ROWS:
             if layer.index not in self._attentions:
-                self._attentions[layer.index] = _attention(layer)
+                self._attentions[layer.index] = attention_kernel(layer)
             kernel = self._attentions[layer.index]
             if kernel is not None:
                 cos, sin = (None, None) if by is None else (by.cos, by.sin)
@@ -72,7 +73,7 @@ class CpuOps:
         key = (id(linear), id(norm))
         found = self._residuals.get(key)
         if found is None:
-            found = self._residuals[key] = (Residual(_linear(linear), _norm(norm)), (linear, norm))
+            found = self._residuals[key] = (Residual(packed_linear(linear), packed_norm(norm)), (linear, norm))
         return found[0](y, x, multiplier)
 
     def gate(self, x: Tensor, norm: Norm | None, linear: Linear, activation: Activation, gated: bool) -> Tensor:
@@ -82,7 +83,7 @@ class CpuOps:
         key = (id(linear), id(norm))
         found = self._gates.get(key)
         if found is None:
-            gate = Gate(_linear(linear), _norm(norm), activation, gated=gated)
+            gate = Gate(packed_linear(linear), packed_norm(norm), activation, gated=gated)
             found = self._gates[key] = (gate, (linear, norm))
         return found[0](x)
 
@@ -93,22 +94,17 @@ class CpuOps:
         return self._torch.experts(x.to(self._dtype), norm, experts, activation, multiplier).float()
 
 
-def fastest_ops(shape: ModelShape, attend: Attend) -> Ops:
-    """The operations to decode with: the CPU kernels where they cover the model's device and dtype, else torch."""
-    if shape.device.type == "cpu" and most_rows(shape.dtype) > 0:
-        return CpuOps(attend, shape.dtype)
-    return TorchOps(attend)
-
-
-def _linear(linear: Linear) -> PackedLinear:
+def packed_linear(linear: Linear) -> PackedLinear:
+    """A linear layer as the kernels read it."""
     return PackedLinear.of(linear.weight, linear.bias)
 
 
-def _norm(norm: Norm | None) -> PackedNorm | None:
+def packed_norm(norm: Norm | None) -> PackedNorm | None:
+    """A norm as the kernels read it."""
     return None if norm is None else PackedNorm.of(norm.kind, norm.weight, norm.bias, norm.eps, norm.offset)
 
 
-def _attention(layer: AttentionLayer) -> FewRowsAttention | None:
+def attention_kernel(layer: AttentionLayer) -> FewRowsAttention | None:
     """The kernel of one layer's attention, None where it has a norm that is not RMS per head."""
     eps, offset = 1e-6, 0.0
     for norm in (layer.q_norm, layer.k_norm):

@@ -3,7 +3,7 @@
 Letters: R rows, n rows whose logits are wanted, H hidden size, V vocabulary, P learned positions.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,6 +120,20 @@ class Weights:
     head: Linear
 
 
+class Stack(Protocol):
+    """Ranges of layers in one go; gives what the decoder's loop over the same layers gives."""
+
+    def takes(self, rows: int) -> bool:
+        """Whether it runs forwards of so many rows."""
+        ...
+
+    def run(
+        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan
+    ) -> Tensor:
+        """[R, H]: the residual stream after layers `start … stop - 1`."""
+        ...
+
+
 class Decoder:
     """A decoder with its weights; keeps no state between forwards.
 
@@ -127,12 +141,16 @@ class Decoder:
         config: What it computes.
         weights: In one dtype, on one device.
         ops: The operations its layers are written with; the attribute may be replaced at any time.
+
+    Attributes:
+        stack: Runs ranges of layers in one go where it takes the number of rows; None: always operation by operation.
     """
 
     def __init__(self, config: DecoderConfig, weights: Weights, ops: Ops) -> None:
         self.config = config
         self.weights = weights
         self.ops = ops
+        self.stack: Stack | None = None
         self.shape = ModelShape(
             vocab_size=config.vocab_size,
             hidden=config.hidden,
@@ -192,17 +210,28 @@ class Decoder:
         Raises:
             ParameterError: A boundary is outside 0..L.
         """
-        check_boundaries(boundaries, self.shape.layers)
+        last = self.shape.layers
+        check_boundaries(boundaries, last)
         rotaries = [rotary(frequencies, magnitude, plan.positions) for frequencies, magnitude in self._ropes]
         kept: dict[int, Tensor] = {}
         x = self.ops.stream(self.embed(tokens, plan.positions))
-        for index, layer in enumerate(self.weights.layers):
-            if index in boundaries:
-                kept[index] = x.clone()  # ops may reuse the memory of their input
-            x = self._run(layer, x, None if layer.rope is None else rotaries[layer.rope], kv, plan)
-        if self.shape.layers in boundaries:
-            kept[self.shape.layers] = x
+        start = 0
+        for boundary in sorted({*boundaries, last}):
+            x = self._layers(start, boundary, x, rotaries, kv, plan)
+            start = boundary
+            if boundary in boundaries:
+                kept[boundary] = x.clone()  # the next layers may reuse this memory
         return normalize(x, self.weights.final_norm), kept
+
+    def _layers(
+        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan
+    ) -> Tensor:
+        """The residual stream after layers `start … stop - 1`."""
+        if self.stack is not None and self.stack.takes(x.shape[0]):
+            return self.stack.run(start, stop, x, rotaries, kv, plan)
+        for layer in self.weights.layers[start:stop]:
+            x = self._run(layer, x, None if layer.rope is None else rotaries[layer.rope], kv, plan)
+        return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[n, V] float32.

@@ -89,7 +89,8 @@ def _note(chain: Chain, rank: dict[int, int], totals: Sequence[float], gone: dic
     """What stands at the right of a chain: log-probability, place among the candidates, when it was dropped."""
     last = chain.nodes[-1].number
     if chain.nodes[0].parent is None:
-        return f"prompt, {len(chain.nodes[0].tokens)} tokens"
+        count = len(chain.nodes[0].tokens)
+        return f"prompt, {count} token{'s' if count > 1 else ''}"
     logprobs = [node.logprob for node in chain.nodes if node.logprob is not None]
     parts = [f"{sum(logprobs):.2f}"] if logprobs else []
     if last in rank:
@@ -101,7 +102,7 @@ def _note(chain: Chain, rank: dict[int, int], totals: Sequence[float], gone: dic
 
 def _lines(text: str, note: str, first: str, follow: str, width: int, *, short: bool) -> Iterator[str]:
     """`text` in columns left of `note`; if `short` on one line, its beginning and end."""
-    room = max(12, width - max(cell_len(first), cell_len(follow)) - 18)
+    room = max(12, width - max(cell_len(first), cell_len(follow)) - max(18, cell_len(note) + 2))
     pieces = list(_pieces(text, room)) or [""]
     if short and len(pieces) > 1:
         head, tail = text[: room // 2 - 1], text[-(room - room // 2 - 2) :]

@@ -71,7 +71,7 @@ def test_refuses_what_it_cannot_run() -> None:
     bloom = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=97, hidden_size=32, n_head=4, n_layer=2))
     with pytest.raises(ParameterError, match="BloomForCausalLM"):
         TransformersAdapter(bloom, context_length=64)
-    with pytest.raises(ParameterError, match="StableLmForCausalLM: keyword arguments"):
+    with pytest.raises(ParameterError, match="StableLmAttention: keyword arguments"):
         TransformersAdapter(_model("StableLm", hidden_size=64, num_key_value_heads=2))
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
     with pytest.raises(ParameterError, match="rope_type = 'dynamic'"):

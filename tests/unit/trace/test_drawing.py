@@ -36,7 +36,7 @@ def test_the_trunk_runs_down_at_the_left_and_branches_hang_from_it():
     lines = [" ".join(line.split()) for line in SMALL.text(60).splitlines()]
     assert lines == [
         "toy(): 6 steps, 6 nodes, finished",
-        "┌ once prompt, 1 tokens",
+        "┌ once prompt, 1 token",
         "├─ b -0.50 ✗ 6",
         "│ a c↵ -1.00",
         "├─ e -0.50 ◆ 2 (-5.00)",
