@@ -9,7 +9,7 @@ import sys
 
 import treille
 
-PROMPT = "def read_lines(path):\n"
+PROMPT = "def read_lines(path):"
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         for candidate in result.candidates:
             print(PROMPT + candidate.text.rstrip())
             print(f"    # {len(candidate.tokens)} tokens, log-probability {candidate.logprob:.2f}\n")
-    print("--- the token tree of beam search: ◆ returned, ✗ dropped at that step, log-probabilities at the right\n")
+    print("--- the token tree of beam search: ◆ returned, ✗ dropped before that step, at the right log-probabilities\n")
     print(results[1].trace.text(width=100))
     print("\nresult.trace.save('beam.html') writes a page that replays it step by step.")
 

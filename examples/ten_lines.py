@@ -32,7 +32,7 @@ def two_steps(run: Run, k: int = 4) -> Generator[Request, Any, Output]:
 
 def main() -> None:
     lm = treille.load(sys.argv[1] if len(sys.argv) > 1 else None)
-    prompt = "def first(items):\n"
+    prompt = "def first(items):"
     # By its name, as any strategy; `two_steps(k=4)` would do too. It streams, as it says what is settled.
     with lm.stream(prompt, "two_steps", k=4, max_new_tokens=32) as stream:
         print(prompt, end="")

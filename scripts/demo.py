@@ -16,7 +16,7 @@ import treille
 def main() -> None:
     """Decode, and print texts and figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prompt", nargs="?", default="def read_lines(path):\n", help="text to continue")
+    parser.add_argument("prompt", nargs="?", default="def read_lines(path):", help="text to continue")
     parser.add_argument("--model", help="directory or Hub name [default: the bundled model]")
     parser.add_argument("--max-new-tokens", type=int, default=48)
     arguments = parser.parse_args()
@@ -45,8 +45,8 @@ def main() -> None:
     console.print(table)
     emitted = sum(len(result.tokens) for result in results)
     console.print(
-        f"\n{emitted} tokens in {seconds:.2f} s: [bold]{emitted / seconds:.0f} tokens/s[/bold], all three in one batch. "
-        "The prompt was computed once."
+        f"\n{emitted} tokens in {seconds:.2f} s, all three runs in one batch: "
+        f"[bold]{emitted / seconds:.0f} tokens/s[/bold]. The prompt was computed once."
     )
     console.print("Next: `treille strategies`, `treille generate --help`, examples/, docs/.", markup=False)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,7 +13,7 @@ import torch
 from treille.attention import merged
 from treille.engine.engine import Engine
 from treille.engine.runner import ModelRunner
-from treille.errors import ParameterError
+from treille.errors import CapacityError, ParameterError
 from treille.models.cpu_stack import accelerate
 from treille.models.loader import load_checkpoint
 from treille.options import Defaults, PlainText, resolve, split
@@ -19,13 +21,14 @@ from treille.output import generation
 from treille.requests import Forward, Hidden
 from treille.sampling.parameters import PARAMETERS
 from treille.sampling.random import Random
-from treille.strategy import Configured, Hypothesis, Output, Run, StrategyInfo, configured, registry
+from treille.strategy import Configured, Hypothesis, Limits, Output, Run, StrategyInfo, configured, registry
 from treille.stream import Stream
 from treille.trace.recorder import Recorder
 from treille.tree import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Sequence
+
     from torch import Tensor
 
     from treille.engine.instruments import Instrument
@@ -78,7 +81,7 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 def _device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ParameterError(f"device={device!r}: not a device; give 'cpu', 'cuda' or 'cuda:1'") from None
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"device={device!r}: this machine or this build of torch has no CUDA; use device='cpu'")
@@ -139,7 +142,7 @@ class LanguageModel:
             strategy: a name, a configured strategy (`beam(width=4)`), or one for each prompt. Default: `"sample"` if a
                 sampling parameter is given, else `"greedy"`.
             trace: record every event of the run in `Generation.trace`.
-            options: the strategy's own parameters and generation parameters (`max_new_tokens`, `temperature`, `seed` …).
+            options: the strategy's own parameters and generation parameters (`max_new_tokens`, `seed` …).
 
         Returns:
             A `Generation`, or a list of them if a list of prompts was given.
@@ -201,7 +204,12 @@ class LanguageModel:
                 settled=settled,
             )
             recorder = Recorder(run, self.engine.instruments) if trace else None
-            return self.engine.submit(chosen, run, settings.chain), recorder
+            try:
+                return self.engine.submit(chosen, run, settings.chain), recorder
+            except BaseException:
+                if recorder is not None:
+                    recorder.close()
+                raise
 
         return start
 
@@ -230,30 +238,39 @@ class LanguageModel:
             ParameterError: an empty prompt, ids outside the vocabulary, text without a tokenizer, chat without a
                 template.
         """
-        if isinstance(prompt, str) or (len(prompt) and isinstance(prompt[0], dict)):
-            if self.tokenizer is None:
-                raise ParameterError("the checkpoint has no tokenizer.json; give the prompt as a list of token ids")
-            if isinstance(prompt, str):
-                tokens = self.tokenizer.encode(prompt)
-            else:
-                chat = self.tokenizer.chat(prompt)  # type: ignore[arg-type]
-                tokens = self.tokenizer.encode(chat, add_special_tokens=False)
-        else:
-            tokens = [int(token) for token in prompt]  # type: ignore[arg-type]
+        is_chat = isinstance(_first(prompt), Mapping)
+        if not is_chat and not isinstance(prompt, str):
+            return self._ids("prompt", prompt)
+        if self.tokenizer is None:
+            raise ParameterError("the checkpoint has no tokenizer.json; give the prompt as a list of token ids")
+        if isinstance(prompt, str):
+            return self._ids("prompt", self.tokenizer.encode(prompt))
+        if not all(isinstance(message, Mapping) for message in prompt):
+            raise ParameterError(f"prompt={prompt!r}: every chat message must be {{'role': …, 'content': …}}")
+        chat = self.tokenizer.chat(prompt)  # type: ignore[arg-type]
+        return self._ids("prompt", self.tokenizer.encode(chat, add_special_tokens=False))
+
+    def _ids(self, name: str, value: Any) -> list[int]:
+        """`value` as token ids of the vocabulary, at least one."""
+        try:
+            tokens = [operator.index(token) for token in value]
+        except TypeError:
+            forms = "text or a list of token ids" + (", or a list of chat messages" if name == "prompt" else "")
+            raise ParameterError(f"{name}={value!r}: is no {name}; give {forms}") from None
         if not tokens:
-            raise ParameterError(f"prompt={prompt!r}: has no tokens; give at least one")
+            raise ParameterError(f"{name}={value!r}: has no tokens; give at least one")
         size = self.checkpoint.decoder.shape.vocab_size
         for token in tokens:
             if not 0 <= token < size:
-                raise ParameterError(f"prompt: token id {token} is outside the vocabulary (0 to {size - 1})")
+                raise ParameterError(f"{name}: token id {token} is outside the vocabulary (0 to {size - 1})")
         return tokens
 
     # --- scoring ------------------------------------------------------------------------------------------------------
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """Teacher-forced logits, float32 `[T, V]`: row t describes the token after `token_ids[: t + 1]`."""
-        with torch.inference_mode():
-            return self.checkpoint.decoder.logits(self._hidden(self.encode(list(token_ids)), 0))
+        with torch.no_grad():  # not inference mode: the caller may write to what is returned
+            return self.checkpoint.decoder.logits(self._hidden(self._ids("token_ids", token_ids), 0))
 
     def score(self, prompt: Prompt, continuation: str | Sequence[int]) -> list[float]:
         """Log-probability (nats) of each token of `continuation` after `prompt`, under the model alone."""
@@ -261,11 +278,8 @@ class LanguageModel:
         if isinstance(continuation, str):
             if self.tokenizer is None:
                 raise ParameterError("the checkpoint has no tokenizer.json; give the continuation as token ids")
-            after = self.tokenizer.encode(continuation, add_special_tokens=False)
-        else:
-            after = self.encode(list(continuation))
-        if not after:
-            raise ParameterError(f"continuation={continuation!r}: has no tokens; give at least one")
+            continuation = self.tokenizer.encode(continuation, add_special_tokens=False)
+        after = self._ids("continuation", continuation)
         hidden = self._hidden(before + after[:-1], len(before) - 1)
         scores: list[float] = []
         with torch.inference_mode():
@@ -279,7 +293,7 @@ class LanguageModel:
         """Hidden states after the final norm at positions `first …` of `tokens`, `[T - first, H]`."""
         context = self.checkpoint.decoder.shape.context_length
         if len(tokens) > context:
-            raise ParameterError(f"{len(tokens)} tokens exceed the model's context of {context}")
+            raise CapacityError(f"{len(tokens)} tokens exceed the model's context of {context}; shorten the text")
         found: list[Tensor] = []
 
         def teacher_forced(run: Run) -> Generator[Request, Any, Output]:
@@ -290,11 +304,9 @@ class LanguageModel:
             return Output((Hypothesis(nodes[-1]),))
 
         info = StrategyInfo("teacher_forced", teacher_forced, "", "exact", "one forward", do_sample=False)
-        chosen = Configured(info, {}, {"max_new_tokens": 1, "seed": 0})
-        options = resolve(Configured(info, {}, {"seed": 0}), min(len(tokens), context - 1), self._defaults)
         with self.lock:
-            run = Run(Node.root(tokens[: first + 1]), Random(0), options.limits)
-            job = self.engine.submit(chosen, run)
+            run = Run(Node.root(tokens[: first + 1]), Random(0), Limits(len(tokens) - first - 1))
+            job = self.engine.submit(Configured(info, {}, {}), run)
         self._drive([job])
         job.result()
         return torch.cat(found).to(self.checkpoint.decoder.shape.dtype)
@@ -318,8 +330,8 @@ def _configure(strategy: StrategyLike, options: Mapping[str, Any]) -> Configured
 
 def _one_each(strategy: StrategyLike | Sequence[StrategyLike], prompts: int | None) -> list[StrategyLike]:
     """A strategy for each of so many prompts; None: for the one prompt that was given by itself."""
-    if strategy is None or isinstance(strategy, str | Configured):
-        return [strategy] * (prompts or 1)
+    if not isinstance(strategy, list | tuple):
+        return [strategy] * (prompts or 1)  # type: ignore[list-item]  # anything else is refused when it is configured
     if prompts is None or len(strategy) != prompts:
         given = "one prompt" if prompts is None else f"{prompts} prompts"
         raise ParameterError(
@@ -333,14 +345,20 @@ def default_strategy(options: Mapping[str, Any]) -> str:
     sampling = {
         name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p") if options.get(name) is not None
     }
-    return "sample" if sampling or options.get("num_return_sequences", 1) != 1 else "greedy"
+    return "sample" if sampling or options.get("num_return_sequences") not in (None, 1) else "greedy"
 
 
 def _is_many(prompt: Prompt | Sequence[Prompt]) -> bool:
     """Whether this is a list of prompts rather than one prompt."""
-    if isinstance(prompt, str) or not len(prompt):
-        return False
-    return not isinstance(prompt[0], int | dict) and not hasattr(prompt[0], "__index__")
+    first = _first(prompt)
+    one = first is None or isinstance(first, Mapping) or hasattr(first, "__index__")
+    return not one and hasattr(first, "__len__")
+
+
+def _first(prompt: Any) -> Any:
+    """The first element of a list, or of what can be indexed like one; None for anything else."""
+    listed = hasattr(prompt, "__getitem__") and not isinstance(prompt, str | Mapping)
+    return prompt[0] if listed and len(prompt) else None
 
 
 __all__ = ["PARAMETERS", "LanguageModel", "load"]

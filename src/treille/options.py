@@ -33,6 +33,10 @@ GENERAL: dict[str, str] = {
     "processor_order": "explicit order of the processors, a list of names",
 }
 
+_TOKEN_PARAMETERS = {
+    "bad_words_ids", "begin_suppress_tokens", "forced_eos_token_id", "logit_bias", "sequence_bias", "suppress_tokens",
+}  # fmt: skip
+
 NOT_YET = {
     "draft": "drafters are not part of this version; leave draft out to decode plainly",
     "constraint": "constraints are not part of this version; leave constraint out",
@@ -123,12 +127,9 @@ def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> O
 
 
 def _integer(name: str, value: object) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ParameterError(f"{name}={value!r}: an integer is wanted") from None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ParameterError(f"{name}={value!r}: an integer is wanted")
+    return operator.index(value)  # type: ignore[arg-type]
 
 
 def _at_least_one(name: str, value: object) -> int:
@@ -175,6 +176,25 @@ def _stop_strings(value: object, defaults: Defaults) -> tuple[str, ...]:
     return tuple(strings)
 
 
+def _check_named_tokens(given: Mapping[str, Any], vocab_size: int) -> None:
+    """Refuse token ids beyond the vocabulary; the processors would do so only at the first token."""
+    for name in _TOKEN_PARAMETERS & given.keys():
+        for item in PARAMETERS[name].check(given[name]):  # type: ignore[attr-defined]  # a tuple for each of them
+            ids = item[0] if name.endswith("_bias") else item
+            for token in ids if isinstance(ids, tuple) else (ids,):
+                if token >= vocab_size:
+                    raise ParameterError(f"{name}: token id {token} is outside the vocabulary (0 to {vocab_size - 1})")
+
+
+def _check_minimum(given: Mapping[str, Any], max_new: int, prompt_length: int) -> None:
+    """Refuse a minimal length that the maximal length cuts off."""
+    for name, most in (("min_new_tokens", max_new), ("min_length", prompt_length + max_new)):
+        if given.get(name, 0) > most:
+            raise ParameterError(
+                f"{name}={given[name]!r}: max_new_tokens={max_new} ends the text before; raise it, or lower {name}"
+            )
+
+
 def _chain(
     configured: Configured,
     options: Mapping[str, Any],
@@ -184,6 +204,8 @@ def _chain(
     prompt_length: int,
 ) -> Chain | None:
     given = {name: options[name] for name in options if name in PARAMETERS and options[name] is not None}
+    _check_named_tokens(given, defaults.vocab_size)
+    _check_minimum(given, max_new, prompt_length)
     chain = build_chain(
         given,
         options.get("preset") or "transformers",

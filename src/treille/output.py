@@ -108,7 +108,7 @@ def cut(text: str, limits: Limits) -> str:
 def candidate(hypothesis: Hypothesis, prompt_length: int, codec: Codec | None, limits: Limits) -> Candidate:
     """What the caller sees of a hypothesis."""
     tokens = tuple(hypothesis.node.path[prompt_length:].tolist())
-    text = "" if codec is None else cut(codec.decode(tokens), limits)
+    text = "" if codec is None else cut(codec.decode(limits.spoken(tokens)), limits)
     return Candidate(
         text, tokens, hypothesis.logprob, hypothesis.raw_logprob, hypothesis.finish_reason, hypothesis.score
     )

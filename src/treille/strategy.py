@@ -18,7 +18,7 @@ from treille.requests import Argmax, Choice, Forward, Request, Sample
 from treille.tree import common_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from treille.sampling.random import Random
     from treille.tree import Node
@@ -47,6 +47,10 @@ class Limits:
     max_new_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
     stop_strings: tuple[str, ...] = ()
+
+    def spoken(self, tokens: Iterable[int]) -> list[int]:
+        """`tokens` without end tokens, which are no part of the text even where they are ordinary tokens."""
+        return [token for token in tokens if token not in self.eos_token_ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ class Run:
         """The generated text up to `node`, cut before a stop string."""
         if self.codec is None:
             raise ParameterError("this strategy needs texts, but the checkpoint has no tokenizer; add a tokenizer.json")
-        text = self.codec.decode(node.path[self.tip.length :].tolist())
+        text = self.codec.decode(self.limits.spoken(node.path[self.tip.length :].tolist()))
         return text[: min((at for s in self.limits.stop_strings if (at := text.find(s)) >= 0), default=len(text))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from treille.models.tokenizer import TextStream
 from treille.output import Generation, cut, generation
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Stream:
     """Iterates over the pieces of one answer; drives the engine while it waits.
 
-    Text is held back while it could be the beginning of a stop string. Closing the iterator early, or leaving its `with`
-    block, cancels the run.
+    Text is held back while it could be the beginning of a stop string. Closing the iterator early, or leaving its
+    `with` block, cancels the run.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, step: Callable[[], None], cancel: Callable[[Job], None]) -> None:
@@ -68,7 +68,7 @@ class Stream:
         finally:
             self._cancel(job)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +80,7 @@ class Stream:
         node, start = self._settled, job.run.tip.length
         if node is None or self._text is None or node.length <= max(self._pushed, start):
             return ""
-        for token in node.path[max(self._pushed, start) :].tolist():
+        for token in job.run.limits.spoken(node.path[max(self._pushed, start) :].tolist()):
             self._said += self._text.push(token)
         self._pushed = node.length
         safe = _safe_length(self._said, job.run.limits.stop_strings)

@@ -146,6 +146,29 @@ def test_a_trace_is_written(treille, model, tmp_path, suffix):
     assert "greedy" in (tmp_path / f"t{suffix}").read_text()
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "beam", "sample", "best_of_n", "first_finish"])
+def test_the_trace_tells_the_same_as_the_result(treille, model, tmp_path, strategy):
+    """The returned paths, their log-probabilities, the number of forwards; every node is accepted once."""
+    file = tmp_path / "t.json"
+    code, out, _ = treille(
+        "generate", "x", "--strategy", strategy, "--model", model, "--max-new-tokens", "6", "--seed", "3", "--json",
+        "--trace", str(file),
+    )  # fmt: skip
+    result, trace = json.loads(out), json.loads(file.read_text())
+    nodes = trace["nodes"]
+    for candidate, number in zip(result["candidates"], trace["candidates"], strict=True):
+        line = []
+        while number:
+            line.append(nodes[number])
+            number = nodes[number]["parent"]
+        assert [token for node in line[::-1] for token in node["tokens"]] == candidate["tokens"]
+        assert sum(node["logprob"] for node in line) == pytest.approx(candidate["logprob"], abs=1e-4)
+    accepted = [number for event in trace["events"] if event["kind"] == "accepted" for number in event["nodes"]]
+    assert code == 0
+    assert trace["steps"] == result["stats"]["forwards"]
+    assert accepted == list(range(1, len(nodes)))
+
+
 def test_a_checkpoint_without_tokenizer_prints_ids(treille, model, tmp_path):
     """Prompts are ids from a file, and so is the answer."""
     for name in ("config.json", "model.safetensors"):

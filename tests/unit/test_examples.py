@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SAYS = {
+    "examples/demo.py": ["--- greedy", "--- sample", "--- beam", "tokens/s", "in one batch"],
     "examples/four_strategies.py": ["--- greedy", "--- beam", "--- sample", "--- first_finish", "◆ 1", "└ "],
     "examples/ten_lines.py": ["two_steps(k=4", "greedy(", "rows computed"],
     "examples/processors.py": ["no_docstring", "temperature", "llama.cpp"],

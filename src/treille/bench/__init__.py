@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""Benchmarks: commands that measure Treille against `transformers`. Only the command line imports them."""

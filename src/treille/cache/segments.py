@@ -12,6 +12,8 @@ from bisect import insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
+
 from treille.cache.slots import KVMemory, SlotAllocator
 from treille.errors import InternalError
 
@@ -85,6 +87,7 @@ class Segment:
         parent: handle on the fork point, None for the first segment of a context.
         lineage: `(segment, rows)` of every ancestor, from the root.
         folded: the segment its rows were moved to, at `folded_at`.
+        generation: a number that no other segment of its store ever has.
     """
 
     __slots__ = (
@@ -114,7 +117,7 @@ class Segment:
         )
         self.folded: Segment | None = None
         self.folded_at = 0
-        self.generation = store.allocator.next_generation()
+        self.generation = store.next_generation()
         self._stops: list[int] = []
         self._counts: dict[int, dict[Holder, int]] = {}
 
@@ -193,6 +196,19 @@ class SegmentStore:
         self.allocator = SlotAllocator(memory.slots)
         self.debug = debug
         self.live: dict[int, Segment] = {}
+        self._generations = 0
+        # In debug mode every slot carries the generation of the segment it belongs to, 0 while it is free.
+        self.owner = np.zeros(memory.slots if debug else 0, np.int64)
+
+    def next_generation(self) -> int:
+        """A number for a new segment."""
+        self._generations += 1
+        return self._generations
+
+    def check_owner(self, segment: Segment, stop: int) -> None:
+        """Raise InternalError unless the first `stop` slots of `segment` are its own (debug mode)."""
+        if (self.owner[segment.start : segment.start + stop] != segment.generation).any():
+            raise InternalError(f"slots of segment {segment.generation} were freed while a path still reads them")
 
     def reserve(self, rows: Rows | None, count: int) -> tuple[Segment, int, int]:
         """Room for `count` more rows after `rows`: `(segment, first row, rows granted)`, at least one.
@@ -217,12 +233,18 @@ class SegmentStore:
         parent = None if rows is None else Rows(rows.segment, rows.stop, "fork")
         segment = Segment(self, start, stop - start, parent)
         self.live[start] = segment
+        self._own(segment)
         return segment, 0, min(count, stop - start)
 
     def _grow(self, segment: Segment, count: int) -> int:
         grown = self.allocator.grow(segment.start + segment.capacity, max(count, GROWTH, segment.capacity // 2))
         segment.capacity += grown
+        self._own(segment)
         return grown
+
+    def _own(self, segment: Segment) -> None:
+        if self.debug:
+            self.owner[segment.start : segment.start + segment.capacity] = segment.generation
 
     def _fold(self, rows: Rows) -> None:
         """Move a short fork into its parent's run if it is the only continuation left there."""
@@ -242,11 +264,6 @@ class SegmentStore:
             self._give_back(segment)
             segment = parent
 
-    def discard_unused(self, segment: Segment) -> None:
-        """Free a segment that was reserved but on which no handle was taken."""
-        if not segment.used and segment.folded is None and self.live.get(segment.start) is segment:
-            self.free(segment)
-
     def free(self, segment: Segment) -> None:
         """Give a dead segment's slots back and let go of its fork point."""
         self._give_back(segment)
@@ -258,6 +275,7 @@ class SegmentStore:
         stop = segment.start + segment.capacity
         if self.debug:
             self.memory.poison(segment.start, stop)
+            self.owner[segment.start : stop] = 0
         self.allocator.release(segment.start, stop)
 
     def accounts(self) -> Accounts:

@@ -47,18 +47,13 @@ class KVMemory:
 
 
 class SlotAllocator:
-    """Contiguous runs of `total` slots, first fit; neighbouring free runs are merged.
-
-    Every slot carries a generation that is raised when it is freed: a holder that remembers the generation it was given
-    can tell that its slots are still its own.
-    """
+    """Contiguous runs of `total` slots, first fit; neighbouring free runs are merged."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.free = total
         self._starts = [0]
         self._stops = [total]
-        self._generation = 0
 
     def allocate(self, count: int, least: int = 1) -> tuple[int, int]:
         """A free run `(start, stop)` of `count` slots, or the longest one there is if that has at least `least`.
@@ -103,7 +98,6 @@ class SlotAllocator:
         i = bisect_left(self._starts, start)
         if (i < len(self._starts) and self._starts[i] < stop) or (i > 0 and self._stops[i - 1] > start):
             raise InternalError(f"slots [{start}, {stop}) were freed twice")
-        self._generation += 1
         self.free += stop - start
         joins_right = i < len(self._starts) and self._starts[i] == stop
         joins_left = i > 0 and self._stops[i - 1] == start
@@ -117,8 +111,3 @@ class SlotAllocator:
         else:
             self._starts.insert(i, start)
             self._stops.insert(i, stop)
-
-    def next_generation(self) -> int:
-        """A number larger than that of every slot run handed out before."""
-        self._generation += 1
-        return self._generation

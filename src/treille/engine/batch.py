@@ -187,6 +187,11 @@ class Packer:
                 stop = entry.rows.segment.start + entry.rows.stop
                 host[2, span] = np.arange(stop - entry.count, stop)
         device = torch.from_numpy(host).to(self.runner.device)
+        if self.runner.debug:
+            for component in components.values():
+                rows = component[0].rows
+                for segment, stop in rows.segment.pieces(rows.stop):
+                    self.runner.store.check_owner(segment, stop)
         plan = AttentionPlan(device[1], device[2], _pieces(list(components.values()), blocks), tuple(blocks))
         last = {id(entry.node): entry.row + entry.count - 1 for entry in ordered if entry.complete}
         return Batch(device[0], plan, tuple(ordered), last)

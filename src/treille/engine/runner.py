@@ -11,6 +11,7 @@ from treille.attention.plan import check
 from treille.cache.prefix import PrefixCache
 from treille.cache.segments import Rows, SegmentStore
 from treille.cache.slots import KVMemory
+from treille.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -66,6 +67,8 @@ class ModelRunner:
     ) -> None:
         shape = decoder.shape
         sizes = (shape.layers, shape.kv_heads, shape.head_dim)
+        if slots is not None and slots < 1:
+            raise ParameterError(f"kv_slots={slots}: must be at least 1; None takes what fits 2 GiB")
         if slots is None:
             slots = min(DEFAULT_KV_BYTES // KVMemory.bytes_per_slot(*sizes, shape.dtype), MOST_SLOTS)
         self.name = name

@@ -1,7 +1,7 @@
 """Whole ranges of layers by one kernel call: the fast build of the decoder's loop over its layers, for few rows.
 
-The loop in `Decoder` with `CpuOps` is its specification: the same kernels in the same order on the same numbers. What it
-saves is Python's work between them, which for a small model is most of the time of a step.
+The loop in `Decoder` with `CpuOps` is its specification: the same kernels in the same order on the same numbers. What
+it saves is Python's work between them, which for a small model is most of the time of a step.
 """
 
 from collections.abc import Sequence

@@ -57,7 +57,9 @@ def _chain(trace: Trace, children: Sequence[Sequence[int]], kept: set[int]) -> C
 def draw(trace: Trace, width: int, *, dropped: bool = True) -> str:
     """See `Trace.text`."""
     root = chains(trace, dropped=dropped)
-    gone = trace.first_steps("dropped")
+    # Steps are counted from 1 for people, as on the page.
+    dropped_at = trace.first_steps("dropped").items()
+    gone = {number: "end" if step == trace.steps else f"{step + 1}" for number, step in dropped_at}
     rank = {number: place for place, number in reversed(list(enumerate(trace.candidates, 1)))}
     totals = next((event.values for event in trace.events if event.kind == "finished"), ())
     lines = [f"{trace.strategy}: {trace.steps} steps, {len(trace.nodes)} nodes, {trace.status}"]
@@ -85,7 +87,7 @@ def _text(trace: Trace, chain: Chain) -> str:
     return text if text.strip(" ↵") else text.replace(" ", "·")
 
 
-def _note(chain: Chain, rank: dict[int, int], totals: Sequence[float], gone: dict[int, int]) -> str:
+def _note(chain: Chain, rank: dict[int, int], totals: Sequence[float], gone: dict[int, str]) -> str:
     """What stands at the right of a chain: log-probability, place among the candidates, when it was dropped."""
     last = chain.nodes[-1].number
     if chain.nodes[0].parent is None:

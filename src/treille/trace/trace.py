@@ -81,7 +81,8 @@ class Trace:
         """The token tree as text, `width` columns wide.
 
         The line that leads to the best text runs down at the left; branches hang where they leave it. Nodes without a
-        fork are joined. Numbers are log-probabilities (nats) of the tokens shown; `◆ n` marks the n-th best text.
+        fork are joined. Numbers are log-probabilities (nats) of the tokens shown; `◆ n` marks the n-th best text,
+        `✗ n` what was dropped before the n-th forward.
 
         Args:
             width: columns, at least 40.

@@ -37,7 +37,7 @@ def test_the_trunk_runs_down_at_the_left_and_branches_hang_from_it():
     assert lines == [
         "toy(): 6 steps, 6 nodes, finished",
         "┌ once prompt, 1 token",
-        "├─ b -0.50 ✗ 6",
+        "├─ b -0.50 ✗ end",
         "│ a c↵ -1.00",
         "├─ e -0.50 ◆ 2 (-5.00)",
         "└ d -0.50 ◆ 1 (-4.00)",

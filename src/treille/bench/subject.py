@@ -1,0 +1,127 @@
+"""What is measured: one model on one device, loaded on both sides, and how long and how often."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from treille.bench.baseline import Baseline
+from treille.bench.measure import Summary, alternate, ratios
+from treille.bench.rows import Row, environment
+from treille.bench.shapes import SHAPES, TITLES, checkpoint
+from treille.language_model import BUNDLED, LanguageModel, load
+from treille.models.loader import find_directory
+from treille.models.reader import ConfigReader, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from treille.bench.measure import Side
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        device: On both sides.
+        dtype: Of the weights; None: bfloat16 for random shapes, else what the checkpoint says.
+        repeats: Rounds that count.
+        quick: Few and short texts: shows that the command works, measures nothing.
+        work: Folder where random checkpoints are kept.
+        progress: Told what is being run.
+    """
+
+    device: torch.device
+    dtype: torch.dtype | None
+    repeats: int
+    quick: bool
+    work: Path
+    progress: Callable[[str], None]
+
+
+class Subject:
+    """One model on both sides.
+
+    Args:
+        name: `bundled`, a key of `SHAPES`, a directory, or a name on the Hub.
+        settings: How to measure.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        if name in SHAPES:
+            self.directory = checkpoint(name, settings.dtype or torch.bfloat16, settings.work)
+        else:
+            self.directory = BUNDLED if name == "bundled" else find_directory(name)
+
+    @cached_property
+    def ours(self) -> LanguageModel:
+        """The model in Treille; without prefix cache, or every round after the first would skip its prompts."""
+        return load(self.directory, device=self.settings.device, dtype=self.settings.dtype, prefix_cache=False)
+
+    @cached_property
+    def theirs(self) -> Baseline:
+        """The model in `transformers`."""
+        shape = self.ours.checkpoint.decoder.shape
+        return Baseline(self.directory, shape.dtype, shape.device)
+
+    @cached_property
+    def title(self) -> str:
+        """The model's name in tables; a checkpoint on disk goes by its folder's name."""
+        if self.name in TITLES:
+            return TITLES[self.name]
+        return self.name if self.name == "bundled" else self.directory.resolve().name
+
+    @cached_property
+    def context(self) -> int:
+        """The longest text in tokens."""
+        reader = ConfigReader(read_json(self.directory / "config.json"), str(self.directory / "config.json"))
+        return reader.integer("max_position_embeddings")
+
+    def prompt(self, length: int, seed: int = 0) -> list[int]:
+        """Random tokens: what they say does not change what they cost. The lowest ids are left to special tokens."""
+        generator = torch.Generator().manual_seed(seed)
+        vocabulary = self.ours.checkpoint.decoder.shape.vocab_size
+        return torch.randint(min(16, vocabulary // 2), vocabulary, (length,), generator=generator).tolist()
+
+    def alternate(self, case: str, sides: Mapping[str, Side]) -> dict[str, list[float]]:
+        """`measure.alternate` with this run's repeats and progress."""
+        told = self.settings.progress
+        return alternate(sides, self.settings.repeats, lambda side: told(f"{case}: {self.title}, {side}"))
+
+    def row(self, case: str, figure: str, unit: str, value: Sequence[float], **known: Any) -> Row:
+        """A row about this model; `known` are the further fields of `Row`."""
+        shape = self.ours.checkpoint.decoder.shape
+        return Row(
+            case=case,
+            figure=figure,
+            model=self.title,
+            dtype=str(shape.dtype).removeprefix("torch."),
+            device=shape.device.type,
+            repeats=self.settings.repeats,
+            unit=unit,
+            value=Summary.of(value),
+            environment=environment(shape.device),
+            **known,
+        )
+
+    def compared(
+        self, case: str, figure: str, tokens: int, seconds: tuple[list[float], list[float]], **known: Any
+    ) -> Row:
+        """A row of tokens per second of both sides, from the seconds `(ours, theirs)` of each round."""
+        ours, theirs = seconds
+        return self.row(
+            case,
+            figure,
+            "tokens/s",
+            [tokens / s for s in ours],
+            baseline_value=Summary.of(tokens / s for s in theirs),
+            ratio=ratios(theirs, ours),
+            **known,
+        )
