@@ -8,6 +8,7 @@
     │   ├── CheckpointError            a model directory: names the file and the key
     │   └── CapacityError              can never fit: longer than the context or the KV memory
     ├── DecodingError                  raised while decoding, for one request; the others go on
+    │   ├── BatchError                 some prompts of a batch failed; holds what the others gave
     │   ├── NoTokenLeft                processors or a constraint masked the whole vocabulary
     │   └── StrategyError              a strategy yielded something that is not a request
     ├── Cancelled                      the request was closed by its caller
@@ -37,6 +38,18 @@ class CapacityError(UserError):
 
 class DecodingError(TreilleError):
     """One request failed while decoding; the rest of its batch is unaffected."""
+
+
+class BatchError(DecodingError):
+    """Some prompts of a batch failed while decoding.
+
+    Attributes:
+        results: one entry per prompt: its `Generation`, or the exception that ended it.
+    """
+
+    def __init__(self, message: str, results: list[object]) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 class NoTokenLeft(DecodingError):

@@ -149,6 +149,7 @@ class LanguageModel:
 
         Raises:
             UserError: before the first token, if any prompt or parameter cannot be honoured.
+            BatchError: some of many prompts failed while decoding; `results` holds what the others gave.
         """
         many = _is_many(prompt)
         prompts: list[Any] = list(prompt) if many else [prompt]

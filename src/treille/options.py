@@ -189,7 +189,7 @@ def _check_named_tokens(given: Mapping[str, Any], vocab_size: int) -> None:
 def _check_minimum(given: Mapping[str, Any], max_new: int, prompt_length: int) -> None:
     """Refuse a minimal length that the maximal length cuts off."""
     for name, most in (("min_new_tokens", max_new), ("min_length", prompt_length + max_new)):
-        if given.get(name, 0) > most:
+        if name in given and PARAMETERS[name].check(given[name]) > most:  # type: ignore[operator]  # both are integers
             raise ParameterError(
                 f"{name}={given[name]!r}: max_new_tokens={max_new} ends the text before; raise it, or lower {name}"
             )

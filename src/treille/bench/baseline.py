@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +33,13 @@ class Baseline:
     """
 
     def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
-        if find_spec("transformers") is None:
-            raise ParameterError(
-                "transformers is not installed, and it is what `treille bench core` measures against; "
-                "pip install 'treille[transformers]'"
-            )
         self._source = (directory, dtype, device)
         self._device = device
         self.model = self._load()
-        self._paged: Any = None
+        self._paged: Any = None  # continuous batching changes its model's attention
 
     def _load(self) -> Any:
-        import transformers
-
+        transformers = _transformers()
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         directory, dtype, device = self._source
@@ -87,8 +82,7 @@ class Baseline:
         Raises:
             DecodingError: it does not run here; the message says what happened.
         """
-        import transformers
-
+        transformers = _transformers()
         self._paged = self._paged or self._load()
         pages = sum((len(p) + count) // PAGE + 2 for p, count in zip(prompts, new, strict=True))
         config = transformers.ContinuousBatchingConfig(
@@ -108,6 +102,15 @@ class Baseline:
         if total != sum(new):
             raise DecodingError(f"continuous batching returned {total} tokens where {sum(new)} were asked for")
         return seconds
+
+
+def _transformers() -> Any:
+    if find_spec("transformers") is None:
+        raise ParameterError(
+            "transformers is not installed, and it is what this case measures against; "
+            "pip install 'treille[transformers]', or choose --only=forward,overhead"
+        )
+    return import_module("transformers")
 
 
 def _result(manager: Any) -> int:

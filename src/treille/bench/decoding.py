@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from treille.bench.measure import Summary, timed
+from treille.bench.measure import Summary
+from treille.bench.rows import number
 from treille.engine.instruments import ForwardReport, Instrument
 from treille.errors import DecodingError
 from treille.kernels.dispatch import memory_bandwidth
 from treille.strategies import beam, best_of_n, sample
+from treille.strategies import greedy as greedy_strategy
 
 if TYPE_CHECKING:
     from treille.bench.rows import Row
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from treille.models.decoder import Decoder
     from treille.output import Generation
 
+OURS = "Treille"
 BEAMS = 4
 TEXTS = 16
 LONG_PROMPT = 1000
@@ -29,25 +33,24 @@ def greedy(subject: Subject) -> list[Row]:
     length, new = (4, 4) if subject.settings.quick else (16, 128)
     prompt, device = subject.prompt(length), subject.settings.device
     ours, theirs = subject.ours, subject.theirs
-    sides = {
-        "Treille": timed(lambda: ours.generate(prompt, max_new_tokens=new, eos_token_id=[]), device),
-        "transformers": timed(lambda: theirs.greedy(prompt, new), device),
-    }
+    decoded = greedy_strategy(max_new_tokens=new, eos_token_id=[])
+    baseline, side = subject.their_side("generate", lambda count: theirs.greedy(prompt, count), new)
+    sides = {OURS: subject.side(lambda: ours.generate(prompt, decoded)), baseline: side}
     seconds = subject.alternate("greedy", sides)
-    same = agreement(ours.generate(prompt, max_new_tokens=new, eos_token_id=[]).tokens, theirs.greedy(prompt, new))
+    same = agreement(ours.generate(prompt, decoded).tokens, theirs.greedy(prompt, new))
     known: dict[str, Any] = {"batch": 1, "prompt": (length,), "new": (new,)}
     row = subject.compared(
         "greedy",
         "greedy",
         new,
-        (seconds["Treille"], seconds["transformers"]),
-        baseline="generate",
-        aim="≥ 2.5×" if subject.name == "bundled" else "≥ 2×",
+        (seconds[OURS], seconds[baseline]),
+        baseline=baseline,
+        aim="" if device.type == "cuda" else "≥ 2.5×" if subject.name == "bundled" else "≥ 2×",
         note=f"{same} of {new} tokens the same",
         extra={"same_tokens": same},
         **known,
     )
-    return [row] if device.type != "cpu" else [row, _bandwidth(subject, seconds["Treille"], known)]
+    return [row] if device.type != "cpu" else [row, _bandwidth(subject, seconds[OURS], known)]
 
 
 def agreement(ours: tuple[int, ...], theirs: list[int]) -> int:
@@ -95,16 +98,19 @@ def samples(subject: Subject) -> list[Row]:
 
     Counted are the tokens that were asked for: what a padded batch computes beyond them is its own loss.
     """
-    quick, device, ours, theirs = subject.settings.quick, subject.settings.device, subject.ours, subject.theirs
+    quick, ours, theirs = subject.settings.quick, subject.ours, subject.theirs
     count = 3 if quick else TEXTS
-    lengths, new = spread_lengths(count, *((3, 9) if quick else (16, 256))), spread_lengths(count, 2, 8 if quick else 128)
+    lengths, new = (
+        spread_lengths(count, *((3, 9) if quick else (16, 256))),
+        spread_lengths(count, 2, 8 if quick else 128),
+    )
     new = [new[(5 * i + 3) % count] for i in range(count)]  # long prompts do not go with long answers
     prompts = [subject.prompt(length, seed) for seed, length in enumerate(lengths)]
     strategies = [sample(max_new_tokens=n, seed=i, eos_token_id=[]) for i, n in enumerate(new)]
-    sides = {
-        "Treille": timed(lambda: ours.generate(prompts, strategies), device),
-        "padded batch": timed(lambda: theirs.padded(prompts, new), device),
-    }
+    padded, side = subject.their_side(
+        "padded batch", lambda most: theirs.padded(prompts, [min(n, most) for n in new]), max(new)
+    )
+    sides = {OURS: subject.side(lambda: ours.generate(prompts, strategies)), padded: side}
     problem = ""
     try:
         theirs.continuous(prompts, new)
@@ -112,11 +118,10 @@ def samples(subject: Subject) -> list[Row]:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's news and not this command's end
         problem = f"; continuous batching does not run here: {type(error).__name__}: {error}".splitlines()[0]
     seconds = subject.alternate("samples", sides)
-    own, rates = seconds.pop("Treille"), {}
-    for name, took in seconds.items():
-        rates[name] = Summary.of(sum(new) / s for s in took)
-    best = max(rates, key=lambda name: rates[name].median)
-    others = ", ".join(f"{name} {rate.median:.1f} tokens/s" for name, rate in rates.items() if name != best)
+    own = seconds.pop(OURS)
+    rates = {name: sum(new) / median(took) for name, took in seconds.items()}
+    best = max(rates, key=lambda name: rates[name])
+    others = ", ".join(f"{name}: {number(rate)} tokens/s" for name, rate in rates.items() if name != best)
     row = subject.compared(
         "samples",
         f"{count} samples of different lengths",
@@ -125,7 +130,7 @@ def samples(subject: Subject) -> list[Row]:
         baseline=best,
         aim="≥ 1.5×",
         note=f"{others}{problem}".removeprefix("; "),
-        extra={name: rate.median for name, rate in rates.items()},
+        extra=rates,
         batch=count,
         prompt=tuple(lengths),
         new=tuple(new),
@@ -142,21 +147,18 @@ def spread_lengths(count: int, shortest: int, longest: int) -> list[int]:
 def beams(subject: Subject) -> list[Row]:
     """Beam search of width 4."""
     length, new = (4, 4) if subject.settings.quick else (32, 64)
-    prompt, device = subject.prompt(length), subject.settings.device
-    ours, theirs = subject.ours, subject.theirs
+    prompt, ours, theirs = subject.prompt(length), subject.ours, subject.theirs
     searched = beam(width=BEAMS, max_new_tokens=new, eos_token_id=[])
-    sides = {
-        "Treille": timed(lambda: ours.generate(prompt, searched), device),
-        "transformers": timed(lambda: theirs.beam(prompt, new, BEAMS), device),
-    }
+    baseline, side = subject.their_side(f"num_beams={BEAMS}", lambda count: theirs.beam(prompt, count, BEAMS), new)
+    sides = {OURS: subject.side(lambda: ours.generate(prompt, searched)), baseline: side}
     seconds = subject.alternate("beam", sides)
     same = agreement(ours.generate(prompt, searched).tokens, theirs.beam(prompt, new, BEAMS))
     row = subject.compared(
         "beam",
         f"beam, width {BEAMS}",
         new,
-        (seconds["Treille"], seconds["transformers"]),
-        baseline=f"num_beams={BEAMS}",
+        (seconds[OURS], seconds[baseline]),
+        baseline=baseline,
         aim="≥ 2×",
         note=f"{same} of {new} tokens the same",
         extra={"same_tokens": same},
@@ -168,7 +170,7 @@ def beams(subject: Subject) -> list[Row]:
 
 
 class SlotsHeld(Instrument):
-    """The most KV slots that were in use after any forward."""
+    """The most KV slots that held rows after any forward; room that is set aside for growth does not count."""
 
     def __init__(self, subject: Subject) -> None:
         self._store = subject.ours.engine.runners["target"].store
@@ -177,29 +179,29 @@ class SlotsHeld(Instrument):
     def after_forward(self, report: ForwardReport) -> None:  # noqa: ARG002 - the hook's signature
         """Look at the accounts."""
         accounts = self._store.accounts()
-        self.most = max(self.most, accounts.total - accounts.free)
+        self.most = max(self.most, accounts.protected + accounts.evictable)
 
 
 def best_of(subject: Subject) -> list[Row]:
     """Best of 16 on a long prompt: time, prompt rows computed, KV slots held."""
-    quick, device, ours, theirs = subject.settings.quick, subject.settings.device, subject.ours, subject.theirs
+    quick, ours, theirs = subject.settings.quick, subject.ours, subject.theirs
     count, new = (3, 3) if quick else (TEXTS, 24)
     length = min(20 if quick else LONG_PROMPT, subject.context - new)
     prompt = subject.prompt(length)
     searched = best_of_n(n=count, seed=0, max_new_tokens=new, eos_token_id=[])
-    sides = {
-        "Treille": timed(lambda: ours.generate(prompt, searched), device),
-        "transformers": timed(lambda: theirs.many(prompt, new, count), device),
-    }
+    baseline, side = subject.their_side(
+        f"num_return_sequences={count}", lambda tokens: theirs.many(prompt, tokens, count), new
+    )
+    sides = {OURS: subject.side(lambda: ours.generate(prompt, searched)), baseline: side}
     seconds = subject.alternate("best_of", sides)
     rows, slots = _counters(subject, prompt, searched)
     row = subject.compared(
         "best_of",
         f"best of {count}, prompt of {length}",
         count * new,
-        (seconds["Treille"], seconds["transformers"]),
-        baseline=f"num_return_sequences={count}",
-        note=f"prompt rows computed: {rows}, at most {slots} KV slots held; one copy each would be {count * (length + new)}",
+        (seconds[OURS], seconds[baseline]),
+        baseline=baseline,
+        note=f"{rows} prompt rows computed, at most {slots} KV slots held",
         extra={"prompt_rows": rows, "slots_held": slots},
         batch=count,
         prompt=(length,),
@@ -217,5 +219,7 @@ def _counters(subject: Subject, prompt: list[int], searched: Any) -> tuple[int, 
     finally:
         subject.ours.engine.instruments.remove(held)
     if result.stats.prompt_rows < len(prompt):
-        raise DecodingError(f"{result.stats.prompt_rows} prompt rows for a prompt of {len(prompt)}: the counter is wrong")
+        raise DecodingError(
+            f"{result.stats.prompt_rows} prompt rows for a prompt of {len(prompt)}: the counter is wrong"
+        )
     return result.stats.prompt_rows, held.most

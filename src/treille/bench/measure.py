@@ -30,17 +30,44 @@ class Summary:
         return cls(statistics.median(known), known[0], known[-1])
 
 
-def timed(call: Callable[[], object], device: torch.device) -> Side:
-    """A side whose whole call counts; on CUDA until the device is done."""
+def timed(call: Callable[[], object], device: torch.device, threads: int | None = None) -> Side:
+    """A side whose whole call counts; on CUDA until the device is done.
+
+    Args:
+        call: The work.
+        device: Where it runs.
+        threads: Threads of torch while it runs; None: as they are.
+    """
 
     def side() -> float:
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
+        known = torch.get_num_threads()
+        torch.set_num_threads(threads or known)
+        try:
+            start = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            return time.perf_counter() - start
+        finally:
+            torch.set_num_threads(known)
 
     return side
+
+
+def best_threads(call: Callable[[], object], device: torch.device) -> int:
+    """The number of torch threads, one or all, with which `call` is faster: small models often prefer one.
+
+    The better of three alternating runs counts for each, after one that warms up.
+    """
+    every = torch.get_num_threads()
+    if device.type != "cpu" or every == 1:
+        return every
+    best = dict.fromkeys((every, 1), float("inf"))
+    call()
+    for _ in range(3):
+        for threads in best:
+            best[threads] = min(best[threads], timed(call, device, threads)())
+    return min(best, key=lambda threads: best[threads])
 
 
 def alternate(sides: Mapping[str, Side], repeats: int, progress: Callable[[str], None]) -> dict[str, list[float]]:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from treille.bench.measure import Summary
 from treille.engine.instruments import ForwardReport, Instrument
 from treille.kernels.team import shared_team
-from treille.requests import Forward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,15 +56,15 @@ class ClockedLock:
         self._lock.release()
 
 
-class Reports(Instrument):
-    """The report of the last forward."""
+class Computed(Instrument):
+    """Seconds of forward and readout since they were last set to 0."""
 
     def __init__(self) -> None:
-        self.last: ForwardReport | None = None
+        self.seconds = 0.0
 
     def after_forward(self, report: ForwardReport) -> None:
-        """Keep it."""
-        self.last = report
+        """Add them up."""
+        self.seconds += report.forward_seconds + report.readout_seconds
 
 
 @contextmanager
@@ -109,24 +108,17 @@ def overhead(subject: Subject) -> list[Row]:
 
 def _steps(subject: Subject, length: int, new: int) -> list[tuple[float, float, float]]:
     """Seconds `(step, forward and readout, kernels)` of each decoding step of one greedy run."""
-    model, reports, found = subject.ours, Reports(), []
+    found: list[tuple[float, float, float]] = []
+    model, computed, prompt = subject.ours, Computed(), subject.prompt(length)
     engine = model.engine
-    engine.instruments.append(reports)
+    engine.instruments.append(computed)
     try:
-        stream = model.stream(subject.prompt(length), "greedy", max_new_tokens=new, eos_token_id=[])
-        with clocked_kernels() as clock:
+        with model.stream(prompt, "greedy", max_new_tokens=new, eos_token_id=[]), clocked_kernels() as clock:
             while engine.jobs:
-                clock.seconds, reports.last = 0.0, None
+                clock.seconds = computed.seconds = 0.0
                 start = time.perf_counter()
                 engine.step()
-                took = time.perf_counter() - start
-                if reports.last is not None:
-                    computed = reports.last.forward_seconds + reports.last.readout_seconds
-                    found.append((took, computed, clock.seconds))
-        stream.close()
+                found.append((time.perf_counter() - start, computed.seconds, clock.seconds))
     finally:
-        engine.instruments.remove(reports)
-    return found[1:]  # the first computed the prompt
-
-
-__all__ = ["Forward", "overhead"]
+        engine.instruments.remove(computed)
+    return found[1:-1]  # the first computed the prompt, and in the last the strategy returned

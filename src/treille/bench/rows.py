@@ -9,6 +9,7 @@ import re
 import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import torch
 from treille.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from treille.bench.measure import Summary
 
@@ -99,6 +100,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@cache
 def _commit() -> str:
     """The commit of this source tree, with `-dirty` if it was changed since."""
     package = Path(__file__).resolve().parents[1]
@@ -145,7 +147,9 @@ def read(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise ParameterError(f"{file}: cannot be read ({error.strerror}); give a file that --out has written") from None
     except (ValueError, KeyError, TypeError):
-        raise ParameterError(f"{file}: holds no rows of `treille bench core`; give a file that --out has written") from None
+        raise ParameterError(
+            f"{file}: holds no rows of `treille bench core`; give a file that --out has written"
+        ) from None
     return rows
 
 
@@ -165,6 +169,10 @@ def spread(summary: dict[str, float] | None, suffix: str = "") -> str:
     return f"{number(summary['median'])}{suffix} ({low} to {high})"
 
 
+def _percent(share: dict[str, float]) -> dict[str, float]:
+    return {name: 100 * value for name, value in share.items()}
+
+
 CORE = ("what", "model", "Treille", "baseline", "ratio", "aim", "")
 FORWARD = ("rows", "model", "Treille, ms", "relative to one row", "torch, ms", "torch / Treille")
 OVERHEAD = ("what", "model", "step, ms", "share of the step, %", "aim")
@@ -178,7 +186,7 @@ def core_cells(row: dict[str, Any]) -> list[str]:
         f"{row['model']}, {row['dtype']}",
         f"{number(row['value']['median'])} {row['unit']}",
         row["baseline"] if theirs is None else f"{row['baseline']}: {number(theirs['median'])} {row['unit']}",
-        spread(row["ratio"], "×" if theirs is not None else ""),
+        spread(row["ratio"], "×") if theirs is not None else spread(_percent(row["ratio"]), " %"),
         row["aim"],
         row["note"],
     ]
@@ -217,27 +225,24 @@ class Table:
     hardware: tuple[str, ...]
 
 
+FORMATS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], list[str]]]] = {
+    "core": (CORE, core_cells),
+    "rows": (FORWARD, forward_cells),
+    "overhead": (OVERHEAD, overhead_cells),
+}
+
+
 def tables(rows: Iterable[dict[str, Any]]) -> list[Table]:
-    """The tables that the rows fill, by marker: `core`, `rows`, `overhead`, and `cuda` for all comparisons on a GPU."""
-    known = list(rows)
-    shapes: list[tuple[str, str, tuple[str, ...], Any]] = [
-        ("core", "cpu", CORE, core_cells),
-        ("rows", "cpu", FORWARD, forward_cells),
-        ("overhead", "cpu", OVERHEAD, overhead_cells),
-        ("cuda", "cuda", CORE, core_cells),
-        ("cuda-rows", "cuda", FORWARD, forward_cells),
-        ("cuda-overhead", "cuda", OVERHEAD, overhead_cells),
-    ]
+    """The tables that rows fill: `core`, `rows` and `overhead`, on a GPU `cuda`, `cuda-rows` and `cuda-overhead`."""
+    sorted_rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        kind = {"forward": "rows", "overhead": "overhead"}.get(row["case"], "core")
+        sorted_rows.setdefault((row["device"], kind), []).append(row)
     found = []
-    for marker, device, head, cells in shapes:
-        kind = {"rows": "forward", "overhead": "overhead"}.get(marker.removeprefix("cuda-"), "")
-        chosen = [
-            row
-            for row in known
-            if row["device"] == device and (row["case"] if row["case"] in ("forward", "overhead") else "") == kind
-        ]
-        if chosen:
-            found.append(Table(f"bench:{marker}", head, tuple(tuple(cells(row)) for row in chosen), _hardware(chosen)))
+    for (device, kind), chosen in sorted_rows.items():
+        head, cells = FORMATS[kind]
+        name = kind if device == "cpu" else f"{device}-{kind}".removesuffix("-core")
+        found.append(Table(f"bench:{name}", head, tuple(tuple(cells(row)) for row in chosen), _hardware(chosen)))
     return found
 
 

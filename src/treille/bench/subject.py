@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from treille.bench.baseline import Baseline
-from treille.bench.measure import Summary, alternate, ratios
+from treille.bench.measure import Summary, alternate, best_threads, ratios, timed
 from treille.bench.rows import Row, environment
 from treille.bench.shapes import SHAPES, TITLES, checkpoint
 from treille.language_model import BUNDLED, LanguageModel, load
 from treille.models.loader import find_directory
-from treille.models.reader import ConfigReader, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from treille.bench.measure import Side
+
+
+PROBE = 8  # new tokens of the runs that choose the other side's threads
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,11 +80,10 @@ class Subject:
             return TITLES[self.name]
         return self.name if self.name == "bundled" else self.directory.resolve().name
 
-    @cached_property
+    @property
     def context(self) -> int:
         """The longest text in tokens."""
-        reader = ConfigReader(read_json(self.directory / "config.json"), str(self.directory / "config.json"))
-        return reader.integer("max_position_embeddings")
+        return self.ours.checkpoint.decoder.shape.context_length
 
     def prompt(self, length: int, seed: int = 0) -> list[int]:
         """Random tokens: what they say does not change what they cost. The lowest ids are left to special tokens."""
@@ -94,6 +95,22 @@ class Subject:
         """`measure.alternate` with this run's repeats and progress."""
         told = self.settings.progress
         return alternate(sides, self.settings.repeats, lambda side: told(f"{case}: {self.title}, {side}"))
+
+    def side(self, call: Callable[[], object]) -> Side:
+        """Our side of a comparison."""
+        return timed(call, self.settings.device)
+
+    def their_side(self, name: str, call: Callable[[int], object], new: int) -> tuple[str, Side]:
+        """The other side with the number of threads that suits it best, and a name that says how many these are.
+
+        Args:
+            name: What runs.
+            call: Runs it for a number of new tokens.
+            new: The number of new tokens that is measured.
+        """
+        threads = best_threads(lambda: call(min(new, PROBE)), self.settings.device)
+        told = f"{name}, {threads} thread{'s' * (threads > 1)}" if self.settings.device.type == "cpu" else name
+        return told, timed(lambda: call(new), self.settings.device, threads)
 
     def row(self, case: str, figure: str, unit: str, value: Sequence[float], **known: Any) -> Row:
         """A row about this model; `known` are the further fields of `Row`."""

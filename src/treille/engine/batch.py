@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from treille.attention.plan import AttentionPlan, Block, Piece
+from treille.cache.prefix import BLOCK
 from treille.cache.segments import Rows
+from treille.tree import common_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from treille.engine.job import Job, Pending
     from treille.engine.runner import ModelRunner
     from treille.tree import Node
+
+
+WORTH_WAITING = 2 * BLOCK  # tokens; a prompt that shares fewer with one being computed is not held back
 
 
 class Entry:
@@ -44,9 +49,8 @@ class Entry:
         self.rows = rows
         self.above = above
         self.row = -1
-        self.component: list[Entry] = [self] if above is None else above.component
-        if above is not None:
-            above.component.append(self)
+        # A number, not the list of members: a cycle would keep nodes and their rows alive until a garbage collection.
+        self.component: int = id(self) if above is None else above.component
 
     @property
     def complete(self) -> bool:
@@ -128,7 +132,10 @@ class Packer:
         base: Rows | None = node.kv.get(model)
         if base is None or not base.alive:
             if parent is None:
-                base = self.runner.cached_prefix(job, node)
+                base = self.runner.cached_prefix(node)
+                if self._wait_for_twin(node, 0 if base is None else base.length):
+                    return
+                job.stats.cached_rows += 0 if base is None else base.length
             else:
                 above = self.entries.get(id(parent))
                 if above is not None and not above.complete:
@@ -142,6 +149,14 @@ class Packer:
         job.handles.add(rows)
         node.kv[model] = rows
         self._keep(Entry(job, node, first, count, rows, above), self.entries)
+
+    def _wait_for_twin(self, root: Node, known: int) -> bool:
+        """Whether this forward computes a prompt that begins alike: better to take its rows in the next one."""
+        if self.runner.prefix is None:
+            return False
+        twins = [e.node for e in self.entries.values() if e.node.parent is None]
+        shared = max((common_length([root, twin]) for twin in twins), default=0)
+        return min(shared, root.length - 1) // BLOCK * BLOCK - known >= WORTH_WAITING
 
     def _add_reread(self, job: Job, node: Node) -> None:
         """Compute the last token of a computed node again, in a scratch row, to read its distribution."""
@@ -164,7 +179,7 @@ class Packer:
         """Lay out the rows: connected entries next to each other, ancestors first."""
         components: dict[int, list[Entry]] = {}
         for entry in itertools.chain(self.entries.values(), self.rereads.values()):
-            components[id(entry.component)] = entry.component
+            components.setdefault(entry.component, []).append(entry)
         ordered: list[Entry] = []
         blocks: list[Block] = []
         row = 0

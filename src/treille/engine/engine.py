@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from treille.engine.readouts import Reading
 from treille.engine.runner import few_threads
 from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError, TreilleError
 from treille.requests import Argmax, Call, Forward, Gather, Hidden, Race, Sample, Score, ScoredText
+from treille.strategy import Hypothesis, Output
 
 if TYPE_CHECKING:
     import random as standard_random
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from treille.engine.batch import Batch
     from treille.engine.runner import ModelRunner
     from treille.sampling.chain import Chain
-    from treille.strategy import Configured, Output, Run
+    from treille.strategy import Configured, Run
 
 DECODE_ROWS = 64  # a request that needs at most this many rows goes before longer ones
 
@@ -173,8 +175,12 @@ class Engine:
     # --- branches -----------------------------------------------------------------------------------------------------
 
     def _branch(self, task: Task, request: Gather | Race) -> None:
-        if not request.strategies:
-            error = StrategyError(f"{type(request).__name__} needs at least one strategy")
+        name = type(request).__name__
+        error = None if request.strategies else StrategyError(f"{name} needs at least one strategy")
+        for strategy in request.strategies:
+            if not isinstance(strategy, Generator):
+                error = StrategyError(f"{name} runs generators such as complete(run.branch(0), …), not {strategy!r}")
+        if error is not None:
             self._ready.append((task, None, error))
             return
         kind = "gather" if isinstance(request, Gather) else "race"
@@ -185,6 +191,11 @@ class Engine:
         group = task.parent
         if group is not None and group.kind == "race" and not hasattr(value, "length"):
             self._failed(task, StrategyError(f"a strategy in a Race returns something with a length, not {value!r}"))
+            return
+        if group is None and not _is_output(value):
+            self._failed(
+                task, StrategyError(f"a strategy returns an Output with at least one candidate, not {value!r}")
+            )
             return
         task.closed = True
         if group is None:
@@ -233,7 +244,10 @@ class Engine:
         for pendings in self._pending.values():
             pendings[:] = [pending for pending in pendings if pending.task is not task]
         self._scores = [entry for entry in self._scores if entry[0] is not task]
-        task.generator.close()
+        try:
+            task.generator.close()
+        except Exception as failure:  # noqa: BLE001 - a fault in a strategy's cleanup is its job's, never the engine's
+            task.job.error = task.job.error or failure
 
     def _end(self, job: Job) -> None:
         job.done = True
@@ -341,6 +355,9 @@ class Engine:
         except Exception as failure:  # noqa: BLE001 - whatever it was, the jobs outside this batch go on
             self._lost(batch, pendings, packer.jobs, failure)
             return
+        except BaseException:  # the user's interrupt: the rows count as computed no more
+            _give_back(batch)
+            raise
         self._answer(runner, readings)
         end = time.perf_counter()
         report = ForwardReport(
@@ -350,8 +367,7 @@ class Engine:
 
     def _lost(self, batch: Batch, pendings: list[Pending], jobs: set[Job], failure: Exception) -> None:
         """A forward failed: its rows were never computed, and the jobs in it are told."""
-        for entry in batch.entries:
-            entry.rows.release()
+        _give_back(batch)
         for pending in [pending for pending in pendings if pending.task.job in jobs]:
             pendings.remove(pending)
             self._ready.append((pending.task, None, failure))
@@ -449,6 +465,20 @@ class Engine:
             job.stats.seconds["readout"] += report.readout_seconds
         for instrument in self.instruments:
             instrument.after_forward(report)
+
+
+def _is_output(value: object) -> bool:
+    return (
+        isinstance(value, Output)
+        and len(value.candidates) > 0
+        and all(isinstance(candidate, Hypothesis) for candidate in value.candidates)
+    )
+
+
+def _give_back(batch: Batch) -> None:
+    """Let go of the rows of a batch that was not computed."""
+    for entry in batch.entries:
+        entry.rows.release()
 
 
 def _release(job: Job) -> None:

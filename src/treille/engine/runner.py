@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from treille.engine.batch import Batch
-    from treille.engine.job import Job
     from treille.models.decoder import LanguageModel
     from treille.tree import Node
 
@@ -83,14 +82,9 @@ class ModelRunner:
         """Where the model computes."""
         return self.decoder.shape.device
 
-    def cached_prefix(self, job: Job, root: Node) -> Rows | None:
+    def cached_prefix(self, root: Node) -> Rows | None:
         """Rows of the longest known prefix of a root, short of its last token, whose distribution may be wanted."""
-        if self.prefix is None:
-            return None
-        rows = self.prefix.match(root.path[:-1])
-        if rows is not None:
-            job.stats.cached_rows += rows.length
-        return rows
+        return None if self.prefix is None else self.prefix.match(root.path[:-1])
 
     def remember(self, node: Node) -> None:
         """Keep the rows of `node`'s path in the prefix cache, if it is computed."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from treille.attention.few_rows import FewRowsAttention
-from treille.attention.plan import AttentionPlan
+from treille.attention.plan import AttentionPlan, Block
+from treille.cache.slots import KVMemory
 from treille.kernels import program
 from treille.kernels.attention import steps
 from treille.kernels.dispatch import most_rows
@@ -172,3 +173,13 @@ def accelerate(decoder: Decoder, attend: Attend) -> None:
     if shape.device.type == "cpu" and most_rows(shape.dtype) > 0:
         decoder.ops = CpuOps(attend, shape.dtype)
         decoder.stack = CpuStack.build(decoder.config, decoder.weights)
+        _warm(decoder)
+
+
+def _warm(decoder: Decoder) -> None:
+    """Compile the kernels, or read them from numba's cache, now rather than at the first token."""
+    shape, index = decoder.shape, torch.arange(2)
+    memory = KVMemory(shape.layers, shape.kv_heads, shape.head_dim, 2, shape.dtype, shape.device)
+    with torch.inference_mode():
+        plan = AttentionPlan(index, index, (), (Block(0, 2, None),))
+        decoder.logits(decoder.forward(torch.zeros(2, dtype=torch.int64), memory, plan))

@@ -47,7 +47,9 @@ def decoder(seed=0, hidden=32, heads=4, kv_heads=2, layers=2, context=512, atten
         )
         for i in range(layers)
     )  # fmt: skip
-    weights = Weights(weight(VOCABULARY, hidden, scale=6), None, built, norm(), Linear(weight(VOCABULARY, hidden, scale=4)))
+    weights = Weights(
+        weight(VOCABULARY, hidden, scale=6), None, built, norm(), Linear(weight(VOCABULARY, hidden, scale=4))
+    )
     return Decoder(config, weights, TorchOps(attend))
 
 

@@ -1,0 +1,176 @@
+"""`treille bench core`: decoding against `transformers`, the forward by row count, the overhead of a step."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+
+from treille.bench import decoding, rows
+from treille.bench.forward import forward
+from treille.bench.overhead import overhead
+from treille.bench.shapes import SHAPES
+from treille.bench.subject import Settings, Subject
+from treille.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from treille.bench.rows import Row
+
+LEAST_REPEATS = 5
+QUICK_REPEATS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One entry of the benchmark.
+
+    Attributes:
+        run: Measures it on one model.
+        models: The models it is measured on, by default, on CPU and on CUDA.
+    """
+
+    run: Callable[[Subject], list[Row]]
+    cpu: tuple[str, ...]
+    cuda: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return (self.run.__doc__ or "").splitlines()[0]
+
+
+BOTH = ("bundled", "135m")
+CASES = {
+    "greedy": Case(decoding.greedy, BOTH, ("1b",)),
+    "samples": Case(decoding.samples, BOTH, ("1b",)),
+    "beam": Case(decoding.beams, BOTH, ("1b",)),
+    "best_of": Case(decoding.best_of, BOTH, ("1b",)),
+    "overhead": Case(overhead, ("135m",), ("1b",)),
+    "forward": Case(forward, ("135m",), ("1b",)),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains by raising, like the rest of the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong, with the way out."""
+        raise ParameterError(f"bench core: {message}; `treille bench core --help` lists what there is")
+
+
+def _parser() -> _Parser:
+    work = Path(tempfile.gettempdir()) / f"treille-bench-{getpass.getuser()}"
+    parser = _Parser(prog="treille bench core", description=__doc__, add_help=False)
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this and exit")
+    add("--list", action="store_true", help="list the cases and exit")
+    add("--only", metavar="CASES", help="the cases to run, separated by commas (default: all)")
+    add("--model", metavar="MODELS", help=f"bundled, {', '.join(SHAPES)}, a directory or a Hub name; commas between")
+    add("--device", default="cpu", help="cpu or cuda, on both sides (default: cpu)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the checkpoint's own")
+    add("--repeats", type=int, help=f"rounds that count, at least {LEAST_REPEATS} (default: {LEAST_REPEATS})")
+    add("--threads", type=int, help="threads of both sides (default: torch's)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("benchmarks/out/core.jsonl"),
+        help="the rows, as JSON lines (default: %(default)s)",
+    )
+    add("--work", type=Path, default=work, help="where random checkpoints are kept (default: %(default)s)")
+    add("--quick", action="store_true", help="tiny texts, two rounds: shows that it runs, measures nothing")
+    add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the tables of all rows in --out into these files")
+    add("--render", action="store_true", help="measure nothing: show, and --fill, the rows that --out holds")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark; the exit code.
+
+    Raises:
+        UserError: an argument that cannot be honoured, or `transformers` is missing.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.help:
+        parser.print_help()
+        return 0
+    if options.list:
+        print("\n".join(f"{name:<10}{case.summary}" for name, case in CASES.items()))
+        return 0
+    if not options.render:
+        fresh = _measure(options)
+        rows.show(row.to_json() for row in fresh)
+        rows.merge(options.out, fresh)
+        print(f"{len(fresh)} rows written to {options.out}")
+    else:
+        rows.show(rows.read(options.out))
+    for document in options.fill or ():
+        print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> list[Row]:
+    names = _cases(options.only)
+    repeats = _repeats(options.repeats, quick=options.quick)
+    device = _device(options.device)
+    if options.threads is not None:
+        if options.threads < 1:
+            raise ParameterError(f"--threads={options.threads}: must be at least 1")
+        torch.set_num_threads(options.threads)
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    found: list[Row] = []
+    with _progress() as told:
+        settings = Settings(device, dtype, repeats, options.quick, options.work, told)
+        subjects: dict[str, Subject] = {}
+        for name in names:
+            case = CASES[name]
+            default = case.cpu if device.type == "cpu" else case.cuda
+            for model in options.model.split(",") if options.model else default:
+                subject = subjects.setdefault(model, Subject(model, settings))
+                found += case.run(subject)
+    return found
+
+
+def _cases(only: str | None) -> list[str]:
+    names = list(CASES) if only is None else only.split(",")
+    for name in names:
+        if name not in CASES:
+            raise ParameterError(f"--only={only}: there is no case {name!r}; choose from {', '.join(CASES)}")
+    return names
+
+
+def _repeats(given: int | None, *, quick: bool) -> int:
+    least = QUICK_REPEATS if quick else LEAST_REPEATS
+    if given is not None and given < least:
+        raise ParameterError(f"--repeats={given}: a median and its spread need at least {least}")
+    return least if given is None else given
+
+
+def _device(name: str) -> torch.device:
+    if name.split(":", maxsplit=1)[0] not in ("cpu", "cuda"):
+        raise ParameterError(f"--device={name}: choose cpu or cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ParameterError(f"--device={name}: this machine or this build of torch has no CUDA; use --device cpu")
+    return torch.device(name)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Says on stderr what is running, if that is a terminal."""
+    from rich.console import Console
+
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    console = Console(stderr=True)
+    with console.status("loading") as status:
+        yield status.update
