@@ -223,6 +223,7 @@ class LanguageModel:
                 self._cancel(job)
 
     def _step(self) -> None:
+        self.engine.wait()  # without the lock: a call may take long, or need this model itself
         with self.lock:
             self.engine.step()
 

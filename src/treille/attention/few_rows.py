@@ -215,9 +215,14 @@ def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window
     kept = (_tree(plan, window), items, seen, offsets, parts, *floats)
     job = np.zeros(kernel.WORDS, np.int64)
     job[: kernel.TREE] = (count, heads, kv_heads, width, len(items), len(seen))
-    job[kernel.TREE : kernel.PAIRS] = [array.ctypes.data for array in kept]
+    job[kernel.TREE : kernel.PAIRS] = [address_of(array) for array in kept]
     products = int((items[:, 1] * (items[:, 3] - items[:, 2])).sum()) * heads
     return Schedule(job, len(items) * kv_heads, products < FORK_PRODUCTS, kept)
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where an array's data is; several times faster than `array.ctypes.data`, which makes an object."""
+    return int(array.__array_interface__["data"][0])
 
 
 def _tree(plan: AttentionPlan, window: int | None) -> NDArray[np.int64]:

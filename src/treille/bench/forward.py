@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,15 @@ import torch
 
 from treille.attention import merged
 from treille.attention.plan import AttentionPlan, Block, Piece
-from treille.bench.measure import Summary, ratios
+from treille.bench.measure import Summary, best_threads, ratios, timed
 from treille.cache.slots import KVMemory
 from treille.engine.runner import few_threads
 from treille.models.decoder import Decoder
 from treille.models.ops import TorchOps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from treille.bench.measure import Side
     from treille.bench.rows import Row
     from treille.bench.subject import Subject
@@ -33,8 +34,8 @@ def forward(subject: Subject) -> list[Row]:
     times = 1 if subject.settings.quick else 4
     sides: dict[str, Side] = {}
     for rows in ROWS:
-        sides[f"{rows} rows"] = _side(decoder, rows, times, few=True)
-        sides[f"{rows} rows, torch"] = _side(plain, rows, times, few=False)
+        sides[f"{rows} rows"] = _side(decoder, rows, times, None)
+        sides[f"{rows} rows, torch"] = _plain_side(plain, rows, times)
     seconds = subject.alternate("forward", sides)
     one = seconds["1 rows"]
     found = []
@@ -62,30 +63,43 @@ def _plain(summary: Summary) -> dict[str, float]:
     return {"median": summary.median, "low": summary.low, "high": summary.high}
 
 
-def _side(decoder: Decoder, rows: int, times: int, *, few: bool) -> Side:
+def _plain_side(plain: Decoder, rows: int, times: int) -> Side:
+    """Seconds of one forward of torch's own products, with one thread or all, whichever is faster."""
+    return _side(plain, rows, times, best_threads(_forwards(plain, rows, 1), plain.shape.device))
+
+
+def _side(decoder: Decoder, rows: int, times: int, threads: int | None) -> Side:
     """Seconds of one forward, the mean of `times`.
 
     Args:
         decoder: Computes it.
         rows: Rows of the forward.
         times: Forwards in a row.
-        few: Whether torch is held to one thread as in the engine; its own products have all threads.
+        threads: Threads of torch; None: as the engine has it, which leaves few rows to the kernels' own threads.
     """
+    call, device = _forwards(decoder, rows, times), decoder.shape.device
+    clocked = timed(call, device, threads)
+
+    def side() -> float:
+        with few_threads(rows, device) if threads is None else nullcontext():
+            return clocked() / times
+
+    return side
+
+
+def _forwards(decoder: Decoder, rows: int, times: int) -> Callable[[], None]:
+    """Computes `times` forwards of so many rows."""
     shape = decoder.shape
     memory = KVMemory(shape.layers, shape.kv_heads, shape.head_dim, CONTEXT + rows, shape.dtype, shape.device)
     memory.data.zero_()
     tokens = torch.arange(rows, device=shape.device) % shape.vocab_size
 
-    def side() -> float:
-        with few_threads(rows, shape.device) if few else nullcontext(), torch.inference_mode():
-            start = time.perf_counter()
+    def call() -> None:
+        with torch.inference_mode():
             for _ in range(times):
                 decoder.logits(decoder.forward(tokens, memory, _plan(rows, shape.device)))
-            if shape.device.type == "cuda":
-                torch.cuda.synchronize(shape.device)
-            return (time.perf_counter() - start) / times
 
-    return side
+    return call
 
 
 def _plan(rows: int, device: torch.device) -> AttentionPlan:

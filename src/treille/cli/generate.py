@@ -16,7 +16,7 @@ import typer
 
 import treille
 from treille.cli.inputs import read_options, read_prompts
-from treille.errors import ParameterError
+from treille.errors import BatchError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def _check_trace(request: _Request) -> None:
 def _load(model: str | None, device: str, dtype: str | None) -> LanguageModel:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with _status("loading the model"):
+    with _status("loading the model (the first time, kernels are compiled: about 20 s)"):
         return treille.load(model, device=device, dtype=dtype)
 
 
@@ -137,14 +137,23 @@ def _decode_one(lm: LanguageModel, request: _Request) -> None:
 
 
 def _decode_many(lm: LanguageModel, request: _Request) -> None:
-    """Decode all prompts in one batch."""
+    """Decode all prompts in one batch; what some of them give is printed also when others fail."""
     began = time.perf_counter()
+    failure: BatchError | None = None
     with _progress(lm, len(request.prompts)):
-        results = lm.generate(request.prompts, request.strategy, **request.options)
+        try:
+            results = lm.generate(request.prompts, request.strategy, **request.options)
+        except BatchError as error:
+            failure, results = error, error.results
     for index, result in enumerate(results):
         if index and not request.as_json:
             print("---")
-        _print_result(result, request)
+        if isinstance(result, BaseException):
+            print(json.dumps({"error": str(result)}, ensure_ascii=False) if request.as_json else "")
+        else:
+            _print_result(result, request)
+    if failure is not None:
+        raise failure
     _summary(results, time.perf_counter() - began, request)
 
 

@@ -8,6 +8,7 @@ methods live in the strategies, exactness in the readouts, memory in the handles
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Generator
@@ -74,6 +75,8 @@ class Engine:
         self._scores: list[tuple[Task, Score]] = []
         self._calls: queue.SimpleQueue[tuple[Task, Future[Any]]] = queue.SimpleQueue()
         self._calling = 0
+        self._called = threading.Event()
+        self._computing = False
         self._executor: ThreadPoolExecutor | None = None
         self._roots: dict[int, Task] = {}
 
@@ -114,6 +117,7 @@ class Engine:
         """Step until `jobs` are done; their outputs. If one failed, the rest is cancelled and its error is raised."""
         try:
             while not all(job.done for job in jobs):
+                self.wait()
                 self.step()
             return [job.result() for job in jobs]
         finally:
@@ -123,7 +127,15 @@ class Engine:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Resume what is runnable, then compute one forward per model that is waited for."""
+        """Resume what is runnable, then compute one forward per model that is waited for. Never waits for a `Call`.
+
+        Raises:
+            DecodingError: called from inside a forward, i.e. from a processor.
+        """
+        if self._computing:
+            raise DecodingError(
+                "a processor cannot decode with the engine that waits for it; use another LanguageModel, or Score or Call"
+            )
         self._collect_calls()
         self._resume()
         self._score()
@@ -136,6 +148,11 @@ class Engine:
                 account.check()
             for instrument in self.instruments:
                 instrument.after_step(accounts)
+
+    def wait(self, seconds: float = 0.1) -> None:
+        """Block, for `seconds` at most, while everything waits for a `Call`; needs no lock that guards `step`."""
+        if self._calling and not (self._ready or self._scores or any(self._pending.values())):
+            self._called.wait(seconds)
 
     def _resume(self) -> None:
         while self._ready:
@@ -168,7 +185,7 @@ class Engine:
                 self._calling += 1
                 self._executor = self._executor or ThreadPoolExecutor(thread_name_prefix="treille-call")
                 future = self._executor.submit(request.function, *request.args)
-                future.add_done_callback(lambda done: self._calls.put((task, done)))
+                future.add_done_callback(lambda done: self._called_back(task, done))
             case _:
                 self._ready.append((task, None, StrategyError(f"a strategy yields requests, not {request!r}")))
 
@@ -177,9 +194,9 @@ class Engine:
     def _branch(self, task: Task, request: Gather | Race) -> None:
         name = type(request).__name__
         error = None if request.strategies else StrategyError(f"{name} needs at least one strategy")
-        for strategy in request.strategies:
-            if not isinstance(strategy, Generator):
-                error = StrategyError(f"{name} runs generators such as complete(run.branch(0), …), not {strategy!r}")
+        wrong: list[object] = [s for s in request.strategies if not isinstance(s, Generator)]
+        if wrong:
+            error = StrategyError(f"{name} runs generators such as complete(run.branch(0), …), not {wrong[0]!r}")
         if error is not None:
             self._ready.append((task, None, error))
             return
@@ -193,9 +210,8 @@ class Engine:
             self._failed(task, StrategyError(f"a strategy in a Race returns something with a length, not {value!r}"))
             return
         if group is None and not _is_output(value):
-            self._failed(
-                task, StrategyError(f"a strategy returns an Output with at least one candidate, not {value!r}")
-            )
+            error = StrategyError(f"a strategy returns an Output with at least one candidate, not {value!r}")
+            self._failed(task, error)
             return
         task.closed = True
         if group is None:
@@ -294,17 +310,20 @@ class Engine:
                 self._ready.append((task, own, None))
 
     def _collect_calls(self) -> None:
-        """Take what worker threads have finished; wait for one if there is nothing else to do."""
-        idle = not self._ready and not self._scores and not any(self._pending.values())
+        """Take what worker threads have finished."""
+        self._called.clear()
         while self._calling:
             try:
-                task, future = self._calls.get(block=idle)
+                task, future = self._calls.get_nowait()
             except queue.Empty:
                 return
-            idle = False
             self._calling -= 1
             error = future.exception()
             self._ready.append((task, None if error else future.result(), error))
+
+    def _called_back(self, task: Task, future: Future[Any]) -> None:
+        self._calls.put((task, future))
+        self._called.set()
 
     # --- forwards -----------------------------------------------------------------------------------------------------
 
@@ -347,6 +366,7 @@ class Engine:
         for instrument in self.instruments:
             instrument.before_forward(runner.name, batch.rows)
         planned = time.perf_counter()
+        self._computing = True
         try:
             with few_threads(batch.rows, runner.device), torch.inference_mode():
                 hidden, boundaries = runner.forward(batch, layers)
@@ -358,6 +378,8 @@ class Engine:
         except BaseException:  # the user's interrupt: the rows count as computed no more
             _give_back(batch)
             raise
+        finally:
+            self._computing = False
         self._answer(runner, readings)
         end = time.perf_counter()
         report = ForwardReport(

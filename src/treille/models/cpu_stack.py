@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treille.attention.few_rows import FewRowsAttention
+from treille.attention.few_rows import FewRowsAttention, address_of
 from treille.attention.plan import AttentionPlan, Block
 from treille.cache.slots import KVMemory
 from treille.kernels import program
@@ -135,7 +135,7 @@ class CpuStack:
         self._reserve(rows)
         self._bind(kv)
         schedules = np.array(
-            [(s.job.ctypes.data, s.units, s.short) for s in (kernel.schedule(plan) for kernel in self._schedules)],
+            [(address_of(s.job), s.units, s.short) for s in (kernel.schedule(plan) for kernel in self._schedules)],
             np.int64,
         )
         tables = np.array(

@@ -164,13 +164,14 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 def normalize(x: Tensor, norm: Norm) -> Tensor:
     """The norm of x over its last dimension, computed in float32, in x's dtype."""
-    wide = x.float()
-    if norm.kind == "layer":
-        wide = wide - wide.mean(-1, keepdim=True)
-    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)
-    wide = wide * (norm.weight.float() + norm.offset)
-    if norm.bias is not None:
-        wide = wide + norm.bias.float()
+    weight = norm.weight.float() + norm.offset if norm.offset else norm.weight.float()
+    shape = weight.shape
+    if norm.kind == "rms":
+        wide = F.rms_norm(x.float(), shape, weight, norm.eps)
+        if norm.bias is not None:
+            wide = wide + norm.bias.float()
+    else:
+        wide = F.layer_norm(x.float(), shape, weight, None if norm.bias is None else norm.bias.float(), norm.eps)
     return wide.to(x.dtype)
 
 
