@@ -15,7 +15,8 @@ from treille.engine.engine import Engine
 from treille.engine.runner import ModelRunner
 from treille.errors import CapacityError, ParameterError
 from treille.models.cpu_stack import accelerate
-from treille.models.loader import load_checkpoint
+from treille.models.decoder import Decoder
+from treille.models.loader import adapt_model, load_checkpoint
 from treille.options import Defaults, PlainText, resolve, split
 from treille.output import generation
 from treille.requests import Forward, Hidden
@@ -44,27 +45,40 @@ StrategyLike: TypeAlias = "str | Configured | None"
 
 
 def load(
-    model: str | Path | None = None,
+    model: str | Path | Any | None = None,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    tokenizer: str | Path | None = None,
     **engine: Any,
 ) -> LanguageModel:
     """A language model ready to decode.
 
     Args:
-        model: a checkpoint directory, a Hub name, or None for the bundled model.
-        device: `"cpu"`, `"cuda"`, `"cuda:1"` …
+        model: a checkpoint directory, a Hub name, None for the bundled model, or a causal language model of
+            `transformers`, which is run unchanged (for architectures that have no family file here).
+        device: `"cpu"` (the default), `"cuda"`, `"cuda:1"` …
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, or None for the checkpoint's own.
+        tokenizer: only with a model of `transformers`: the directory of its `tokenizer.json`.
         engine: see `LanguageModel`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read; names the file and the key.
-        ParameterError: an unknown device or dtype.
+        ParameterError: an unknown device or dtype, or a model of `transformers` that cannot be run this way.
     """
-    checkpoint = load_checkpoint(BUNDLED if model is None else model, dtype=_dtype(dtype), device=_device(device))
-    accelerate(checkpoint.decoder, merged.attend)
-    return LanguageModel(checkpoint, **engine)
+    if model is None or isinstance(model, str | Path):
+        if tokenizer is not None:
+            raise ParameterError(f"tokenizer={tokenizer!r}: a checkpoint directory brings its own; leave it out")
+        source = BUNDLED if model is None else model
+        checkpoint = load_checkpoint(source, dtype=_dtype(dtype), device=_device(device or "cpu"))
+        if isinstance(checkpoint.decoder, Decoder):
+            accelerate(checkpoint.decoder, merged.attend)
+        return LanguageModel(checkpoint, **engine)
+    if device is not None or dtype is not None:
+        raise ParameterError(
+            "device and dtype of a transformers model are its own; call model.to(…) before load(model)"
+        )
+    return LanguageModel(adapt_model(model, tokenizer), **engine)
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

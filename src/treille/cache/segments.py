@@ -163,8 +163,8 @@ class Segment:
 
     def fold_into(self, parent: Segment, at: int) -> None:
         """Hand all handles over to `parent`, whose rows from `at` on now hold this segment's."""
-        for stop in self._stops:
-            for holder, count in self._counts.get(stop, {}).items():
+        for stop, counts in sorted(self._counts.items()):
+            for holder, count in counts.items():
                 for _ in range(count):
                     parent.add(at + stop, holder)
         self.folded, self.folded_at = parent, at
@@ -196,6 +196,7 @@ class SegmentStore:
         self.allocator = SlotAllocator(memory.slots)
         self.debug = debug
         self.live: dict[int, Segment] = {}
+        self._dying: list[Segment] = []
         self._generations = 0
         # In debug mode every slot carries the generation of the segment it belongs to, 0 while it is free.
         self.owner = np.zeros(memory.slots if debug else 0, np.int64)
@@ -246,6 +247,16 @@ class SegmentStore:
         if self.debug:
             self.owner[segment.start : segment.start + segment.capacity] = segment.generation
 
+    def trim(self) -> bool:
+        """Take back what segments hold beyond their rows, for when memory is short; False if there was nothing."""
+        before = self.allocator.free
+        for segment in self.live.values():
+            spare, stop = segment.start + segment.used, segment.start + segment.capacity
+            if spare < stop:
+                segment.capacity = segment.used
+                self._release(spare, stop)
+        return self.allocator.free > before
+
     def _fold(self, rows: Rows) -> None:
         """Move a short fork into its parent's run if it is the only continuation left there."""
         segment = rows.segment
@@ -266,17 +277,25 @@ class SegmentStore:
 
     def free(self, segment: Segment) -> None:
         """Give a dead segment's slots back and let go of its fork point."""
-        self._give_back(segment)
-        if segment.parent is not None:
-            segment.parent.release()
+        self._dying.append(segment)
+        if len(self._dying) > 1:
+            return  # the loop below, further up the stack, reaches it: a chain of forks may be longer than the stack
+        while self._dying:
+            dead = self._dying[0]
+            self._give_back(dead)
+            if dead.parent is not None:
+                dead.parent.release()
+            del self._dying[0]
 
     def _give_back(self, segment: Segment) -> None:
         del self.live[segment.start]
-        stop = segment.start + segment.capacity
+        self._release(segment.start, segment.start + segment.capacity)
+
+    def _release(self, start: int, stop: int) -> None:
         if self.debug:
-            self.memory.poison(segment.start, stop)
-            self.owner[segment.start : stop] = 0
-        self.allocator.release(segment.start, stop)
+            self.memory.poison(start, stop)
+            self.owner[start:stop] = 0
+        self.allocator.release(start, stop)
 
     def accounts(self) -> Accounts:
         """Where the slots are now. Walks all segments: for debugging, tests and metrics."""

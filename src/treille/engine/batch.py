@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 WORTH_WAITING = 2 * BLOCK  # tokens; a prompt that shares fewer with one being computed is not held back
 
+DECODE_ROWS = 64  # a request that needs at most this many rows goes before longer ones
+
 
 class Entry:
     """Consecutive rows of one node in this forward: tokens `first … first + count - 1` of its path.
@@ -72,6 +74,11 @@ class Batch:
         """R."""
         return self.plan.row_count
 
+    def give_back(self) -> None:
+        """Let go of the rows: they were not computed."""
+        for entry in self.entries:
+            entry.rows.release()
+
 
 def computed(node: Node, model: str) -> int:
     """Number of tokens of `node`'s path whose KV it holds itself; 0 if it holds none."""
@@ -92,6 +99,14 @@ def uncomputed(nodes: Iterable[Node], model: str) -> list[Node]:
             above = above.parent
         order.extend(reversed(line))
     return order
+
+
+def is_long(pending: Pending, model: str) -> bool:
+    """Whether a request needs so many rows that it waits behind decodes."""
+    rows = 0
+    for node in uncomputed([pending.request.nodes[i] for i in pending.missing], model):
+        rows += node.length - max(node.start, computed(node, model))
+    return rows > DECODE_ROWS
 
 
 class Packer:

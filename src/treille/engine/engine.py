@@ -19,26 +19,23 @@ import torch
 
 from treille.cache.slots import OutOfSlots
 from treille.engine import readouts
-from treille.engine.batch import Packer, computed, uncomputed
+from treille.engine.batch import Packer, is_long
 from treille.engine.instruments import ForwardReport, Instrument
-from treille.engine.job import Group, Job, Pending, Task
+from treille.engine.job import Group, Job, Pending, Task, is_output
 from treille.engine.races import losers, winner
-from treille.engine.readouts import Reading
 from treille.engine.runner import few_threads
 from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError, TreilleError
 from treille.requests import Argmax, Call, Forward, Gather, Hidden, Race, Sample, Score, ScoredText
-from treille.strategy import Hypothesis, Output
 
 if TYPE_CHECKING:
     import random as standard_random
     from collections.abc import Mapping, Sequence
 
     from treille.engine.batch import Batch
+    from treille.engine.readouts import Reading
     from treille.engine.runner import ModelRunner
     from treille.sampling.chain import Chain
-    from treille.strategy import Configured, Run
-
-DECODE_ROWS = 64  # a request that needs at most this many rows goes before longer ones
+    from treille.strategy import Configured, Output, Run
 
 
 class Engine:
@@ -134,7 +131,7 @@ class Engine:
         """
         if self._computing:
             raise DecodingError(
-                "a processor cannot decode with the engine that waits for it; use another LanguageModel, or Score or Call"
+                "a processor cannot decode with the engine that waits for it; use another LanguageModel, or a Call"
             )
         self._collect_calls()
         self._resume()
@@ -209,7 +206,7 @@ class Engine:
         if group is not None and group.kind == "race" and not hasattr(value, "length"):
             self._failed(task, StrategyError(f"a strategy in a Race returns something with a length, not {value!r}"))
             return
-        if group is None and not _is_output(value):
+        if group is None and not is_output(value):
             error = StrategyError(f"a strategy returns an Output with at least one candidate, not {value!r}")
             self._failed(task, error)
             return
@@ -273,7 +270,7 @@ class Engine:
             job.stats.emitted = sum(job.run.generated(c.node) for c in job.output.candidates)
             if job.output.candidates:
                 self._remember(job)
-        _release(job)
+        job.release()
         for instrument in tuple(self.instruments):  # one may leave the list when its run ends
             instrument.job_finished(job)
 
@@ -361,7 +358,7 @@ class Engine:
         if packer is None:
             return
         batch = packer.build()
-        readings = _readings(pendings, batch)
+        readings = readouts.of_batch(pendings, batch)
         layers = {layer for r in readings if isinstance(r.want, Hidden) for layer in r.want.layers if layer >= 0}
         for instrument in self.instruments:
             instrument.before_forward(runner.name, batch.rows)
@@ -376,7 +373,7 @@ class Engine:
             self._lost(batch, pendings, packer.jobs, failure)
             return
         except BaseException:  # the user's interrupt: the rows count as computed no more
-            _give_back(batch)
+            batch.give_back()
             raise
         finally:
             self._computing = False
@@ -389,7 +386,7 @@ class Engine:
 
     def _lost(self, batch: Batch, pendings: list[Pending], jobs: set[Job], failure: Exception) -> None:
         """A forward failed: its rows were never computed, and the jobs in it are told."""
-        _give_back(batch)
+        batch.give_back()
         for pending in [pending for pending in pendings if pending.task.job in jobs]:
             pendings.remove(pending)
             self._ready.append((pending.task, None, failure))
@@ -399,7 +396,7 @@ class Engine:
         packer = Packer(runner, self.budget)
         if self.shuffle is not None:
             self.shuffle.shuffle(pendings)
-        order = pendings if len(pendings) == 1 else sorted(pendings, key=lambda p: _is_long(p, runner.name))
+        order = pendings if len(pendings) == 1 else sorted(pendings, key=lambda p: is_long(p, runner.name))
         for pending in order:
             if packer.left <= 0:
                 break
@@ -407,7 +404,7 @@ class Engine:
                 try:
                     packer.add(pending)
                 except OutOfSlots:
-                    if runner.evict() or self._preempt(packer, pending.task.job):
+                    if runner.make_room() or self._preempt(packer, pending.task.job):
                         continue
                 break
         if packer.jobs:
@@ -434,7 +431,7 @@ class Engine:
         if not victims:
             return False
         victim = max(victims, key=lambda other: other.number)
-        _release(victim)
+        victim.release()
         victim.stats.preemptions += 1
         for instrument in self.instruments:
             instrument.preempted(victim)
@@ -487,47 +484,6 @@ class Engine:
             job.stats.seconds["readout"] += report.readout_seconds
         for instrument in self.instruments:
             instrument.after_forward(report)
-
-
-def _is_output(value: object) -> bool:
-    return (
-        isinstance(value, Output)
-        and len(value.candidates) > 0
-        and all(isinstance(candidate, Hypothesis) for candidate in value.candidates)
-    )
-
-
-def _give_back(batch: Batch) -> None:
-    """Let go of the rows of a batch that was not computed."""
-    for entry in batch.entries:
-        entry.rows.release()
-
-
-def _release(job: Job) -> None:
-    """Let go of all rows of a job; its nodes keep their tokens and can be computed again."""
-    for rows in list(job.handles):
-        rows.release()
-    job.handles.clear()
-
-
-def _is_long(pending: Pending, model: str) -> bool:
-    """Whether a request needs so many rows that it waits behind decodes."""
-    rows = 0
-    for node in uncomputed([pending.request.nodes[i] for i in pending.missing], model):
-        rows += node.length - max(node.start, computed(node, model))
-    return rows > DECODE_ROWS
-
-
-def _readings(pendings: list[Pending], batch: Batch) -> list[Reading]:
-    """Every readout whose row is in this batch."""
-    readings: list[Reading] = []
-    for pending in pendings:
-        nodes = pending.request.nodes
-        for index in sorted(pending.missing) if len(pending.missing) > 1 else pending.missing:
-            row = batch.last_row.get(id(nodes[index]))
-            if row is not None:
-                readings.extend(Reading(pending, index, place, row) for place in range(len(pending.wants)))
-    return readings
 
 
 def _scored_text(run: Run, node: Any) -> ScoredText:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from treille.errors import Cancelled
+from treille.strategy import Hypothesis, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from treille.cache.segments import Rows
     from treille.requests import Forward, Request
     from treille.sampling.chain import Chain
-    from treille.strategy import Configured, Output, Run
+    from treille.strategy import Configured, Run
 
 
 @dataclass(slots=True)
@@ -94,6 +95,19 @@ class Job:
         if self.output is None:
             raise Cancelled("the run was cancelled")
         return self.output
+
+    def release(self) -> None:
+        """Let go of all its rows; its nodes keep their tokens and can be computed again."""
+        for rows in list(self.handles):
+            rows.release()
+        self.handles.clear()
+
+
+def is_output(value: object) -> bool:
+    """Whether a strategy may return `value`."""
+    if not isinstance(value, Output) or not value.candidates:
+        return False
+    return all(isinstance(candidate, Hypothesis) for candidate in value.candidates)
 
 
 class Task:

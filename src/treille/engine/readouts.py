@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from treille.engine.batch import Batch
     from treille.engine.job import Pending
     from treille.sampling.chain import Chain
     from treille.sampling.random import Random
@@ -39,6 +40,18 @@ class Reading:
         self.want: Readout = pending.wants[place]
         self.result: Any = None
         self.error: Exception | None = None
+
+
+def of_batch(pendings: Sequence[Pending], batch: Batch) -> list[Reading]:
+    """Every readout whose row is in this batch."""
+    readings: list[Reading] = []
+    for pending in pendings:
+        nodes = pending.request.nodes
+        for index in sorted(pending.missing) if len(pending.missing) > 1 else pending.missing:
+            row = batch.last_row.get(id(nodes[index]))
+            if row is not None:
+                readings.extend(Reading(pending, index, place, row) for place in range(len(pending.wants)))
+    return readings
 
 
 class _Rows:

@@ -92,9 +92,9 @@ class ModelRunner:
         if self.prefix is not None and rows is not None and rows.alive:
             self.prefix.insert(node.path, rows)
 
-    def evict(self) -> bool:
-        """Let the prefix cache give up an entry; False if it has none."""
-        return self.prefix is not None and self.prefix.evict()
+    def make_room(self) -> bool:
+        """Take back unused reserves, else let the prefix cache give up an entry; False if neither has anything."""
+        return self.store.trim() or (self.prefix is not None and self.prefix.evict())
 
     def forward(self, batch: Batch, want_hidden: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """Compute a batch: hidden states after the final norm `[R, H]`, and those at the wanted layer boundaries."""

@@ -156,7 +156,8 @@ class CpuStack:
     def _reserve(self, rows: int) -> None:
         if rows > self._rows:
             self._rows = max(rows, 8)
-            self._buffers = [torch.empty(self._rows * width) for width in self._widths]
+            with torch.inference_mode(mode=False):  # usable inside and outside of it
+                self._buffers = [torch.empty(self._rows * width) for width in self._widths]
             self._addresses[:] = [buffer.data_ptr() for buffer in self._buffers]
 
     def _bind(self, kv: KVStore) -> None:

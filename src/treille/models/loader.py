@@ -10,6 +10,7 @@ import torch
 
 from treille.attention.merged import attend as merged_attend
 from treille.errors import CheckpointError, ParameterError
+from treille.models.adapter import TransformersAdapter
 from treille.models.build import build_weights
 from treille.models.decoder import Decoder
 from treille.models.families.registry import find_family
@@ -36,7 +37,7 @@ class LoadedCheckpoint:
         eos_token_ids: Tokens that end a text, from the generation configuration, else from the configuration.
     """
 
-    decoder: Decoder
+    decoder: Decoder | TransformersAdapter
     tokenizer: Tokenizer | None
     chat_template: str | None
     generation_config: dict[str, Any]
@@ -89,6 +90,32 @@ def load_checkpoint(
         generation_config=generation_config,
         config=config,
         name=str(source),
+        eos_token_ids=_eos_token_ids(generation_config, config),
+    )
+
+
+def adapt_model(model: Any, tokenizer: str | Path | None = None, *, attend: Attend = merged_attend) -> LoadedCheckpoint:
+    """A causal language model of `transformers` as a checkpoint, run unchanged through `TransformersAdapter`.
+
+    Args:
+        model: Any model whose layers use the library's attention interface; its own attention is replaced.
+        tokenizer: A directory with ``tokenizer.json``; None to work with token ids.
+        attend: Attention function.
+
+    Raises:
+        ParameterError: The model does not support this, with the reason.
+        CheckpointError: The tokenizer cannot be read.
+    """
+    generation_config = model.generation_config.to_dict() if getattr(model, "generation_config", None) else {}
+    config = model.config.to_dict()
+    found = None if tokenizer is None else load_tokenizer(find_directory(tokenizer))
+    return LoadedCheckpoint(
+        decoder=TransformersAdapter(model, attend),
+        tokenizer=found,
+        chat_template=None if found is None else found.chat_template,
+        generation_config=generation_config,
+        config=config,
+        name=type(model).__name__,
         eos_token_ids=_eos_token_ids(generation_config, config),
     )
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from model_checkpoints import Checkpoint, make_checkpoint, one_pass, random_tokens, run_chunks
+from model_checkpoints import Checkpoint, Store, chunk_plan, make_checkpoint, one_pass, random_tokens, run_chunks
 
+from treille.attention.merged import attend as merged_attend
 from treille.attention.reference import attend as reference_attend
+from treille.models.cpu_stack import accelerate
+from treille.models.decoder import Decoder
 from treille.models.loader import load_checkpoint
 
 TOLERANCE = 1e-4
@@ -183,6 +186,37 @@ def test_incremental_equals_one_pass(checkpoint: Checkpoint) -> None:
     whole = one_pass(model, tokens)
     for sizes in ([1] * 12 + [78], [40, 1, 1, 29, 2, 17], [74, *[1] * 16]):
         assert (run_chunks(model, tokens, sizes, offset=5) - whole).abs().max() <= TOLERANCE
+
+
+def test_the_cpu_kernels_compute_the_same(checkpoint: Checkpoint) -> None:
+    """On the CPU kernels, in forwards of few and of many rows, the logits are those of `transformers`."""
+    model = load_checkpoint(checkpoint.directory).decoder
+    assert isinstance(model, Decoder)
+    accelerate(model, merged_attend)
+    tokens = random_tokens(90, seed=2)
+    expected = checkpoint.reference(tokens)
+    for sizes in ([1, 1, 3, 8, 40, 37], [70, *[1] * 8, 12]):
+        assert (run_chunks(model, tokens, sizes, offset=3) - expected).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_stack_of_layers_is_the_loop_over_them(checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    """One call for a range of layers gives, to the bit, what the same kernels give one operation at a time."""
+    model = load_checkpoint(checkpoint.directory, dtype=dtype).decoder
+    assert isinstance(model, Decoder)
+    accelerate(model, merged_attend)
+    if model.stack is None:
+        assert checkpoint.model.config.model_type in {"qwen3_moe", "mixtral", "olmo2"}
+        return
+    tokens = random_tokens(30, seed=3)
+    fast = run_chunks(model, tokens, [1, 1, 3, 8, 17])
+    boundary = model.forward_hidden(tokens, Store(model, 30), chunk_plan(0, 30), (0, 1, 2))
+    model.stack = None
+    slow = run_chunks(model, tokens, [1, 1, 3, 8, 17])
+    assert torch.equal(fast, slow)
+    last, hidden = model.forward_hidden(tokens, Store(model, 30), chunk_plan(0, 30), (0, 1, 2))
+    assert torch.equal(boundary[0], last)
+    assert all(torch.equal(boundary[1][layer], hidden[layer]) for layer in hidden)
 
 
 def test_long_context_equals_transformers_beyond_the_original_length(tmp_path: Path) -> None:

@@ -52,5 +52,7 @@ def find_family(reader: ConfigReader) -> Family:
             return family
     known = ", ".join(sorted(name for family in FAMILIES for name in family.architectures))
     raise reader.refusal(
-        "architectures", f"is not supported; supported: {known}. TransformersAdapter runs other causal language models"
+        "architectures",
+        f"is not supported; supported: {known}. Others run through transformers: "
+        "treille.load(AutoModelForCausalLM.from_pretrained(…), tokenizer=directory)",
     )
