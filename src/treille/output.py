@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from treille.engine.job import Job, Stats
     from treille.strategy import Codec, FinishReason, Hypothesis, Limits
     from treille.trace.trace import Trace
@@ -85,18 +85,30 @@ class Generation:
         return self.candidates[0].finish_reason
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, as `treille generate --json` prints them (the trace is left out)."""
+        """The fields as strict JSON has them, as `treille generate --json` prints them (the trace is left out)."""
         best = dataclasses.asdict(self.candidates[0])
-        return {
+        fields = {
             "prompt": self.prompt,
             **best,
             "strategy": self.strategy,
             "candidates": [dataclasses.asdict(candidate) for candidate in self.candidates],
-            "prompt_tokens": list(self.prompt_tokens),
-            "processors": list(self.processors),
-            "details": dict(self.details),
+            "prompt_tokens": self.prompt_tokens,
+            "processors": self.processors,
+            "details": self.details,
             "stats": dataclasses.asdict(self.stats),
         }
+        return {name: plain(value) for name, value in fields.items()}
+
+
+def plain(value: Any) -> Any:
+    """`value` as strict JSON has it: no infinities, keys are texts, unknown objects as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def cut(text: str, limits: Limits) -> str:

@@ -29,13 +29,13 @@ AIMS = {8: "≤ 2.5× of one row", 16: "≤ 4× of one row"}
 
 def forward(subject: Subject) -> list[Row]:
     """A decoding forward with its logits, for 1 to 32 rows that share a context of 64 tokens."""
-    decoder = subject.ours.checkpoint.decoder
+    decoder = subject.decoder
     plain = Decoder(decoder.config, decoder.weights, TorchOps(merged.attend))
-    times = 1 if subject.settings.quick else 4
+    times, plain_times = (1, 1) if subject.settings.quick else (4, 2)
     sides: dict[str, Side] = {}
     for rows in ROWS:
         sides[f"{rows} rows"] = _side(decoder, rows, times, None)
-        sides[f"{rows} rows, torch"] = _plain_side(plain, rows, times)
+        sides[f"{rows} rows, torch"] = _plain_side(plain, rows, plain_times)
     seconds = subject.alternate("forward", sides)
     one = seconds["1 rows"]
     found = []

@@ -12,7 +12,9 @@ from treille.bench.baseline import Baseline
 from treille.bench.measure import Summary, alternate, best_threads, ratios, timed
 from treille.bench.rows import Row, environment
 from treille.bench.shapes import SHAPES, TITLES, checkpoint
+from treille.errors import ParameterError
 from treille.language_model import BUNDLED, LanguageModel, load
+from treille.models.decoder import Decoder
 from treille.models.loader import find_directory
 
 if TYPE_CHECKING:
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from treille.bench.measure import Side
-
-
-PROBE = 8  # new tokens of the runs that choose the other side's threads
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,9 +67,24 @@ class Subject:
         return load(self.directory, device=self.settings.device, dtype=self.settings.dtype, prefix_cache=False)
 
     @cached_property
+    def decoder(self) -> Decoder:
+        """The network of our side.
+
+        Raises:
+            ParameterError: `transformers` computes it on our side too.
+        """
+        decoder = self.ours.checkpoint.decoder
+        if not isinstance(decoder, Decoder):
+            raise ParameterError(
+                f"--model={self.name}: runs through the adapter of transformers, so there is nothing to compare; "
+                "choose a model of a built-in family"
+            )
+        return decoder
+
+    @cached_property
     def theirs(self) -> Baseline:
         """The model in `transformers`."""
-        shape = self.ours.checkpoint.decoder.shape
+        shape = self.decoder.shape
         return Baseline(self.directory, shape.dtype, shape.device)
 
     @cached_property
@@ -83,12 +97,12 @@ class Subject:
     @property
     def context(self) -> int:
         """The longest text in tokens."""
-        return self.ours.checkpoint.decoder.shape.context_length
+        return self.decoder.shape.context_length
 
     def prompt(self, length: int, seed: int = 0) -> list[int]:
         """Random tokens: what they say does not change what they cost. The lowest ids are left to special tokens."""
         generator = torch.Generator().manual_seed(seed)
-        vocabulary = self.ours.checkpoint.decoder.shape.vocab_size
+        vocabulary = self.decoder.shape.vocab_size
         return torch.randint(min(16, vocabulary // 2), vocabulary, (length,), generator=generator).tolist()
 
     def alternate(self, case: str, sides: Mapping[str, Side]) -> dict[str, list[float]]:
@@ -100,21 +114,24 @@ class Subject:
         """Our side of a comparison."""
         return timed(call, self.settings.device)
 
-    def their_side(self, name: str, call: Callable[[int], object], new: int) -> tuple[str, Side]:
+    def their_side(
+        self, name: str, call: Callable[[], object], probe: Callable[[], object] | None = None
+    ) -> tuple[str, Side]:
         """The other side with the number of threads that suits it best, and a name that says how many these are.
 
         Args:
             name: What runs.
-            call: Runs it for a number of new tokens.
-            new: The number of new tokens that is measured.
+            call: Runs it.
+            probe: A shorter run of the same kind, which decides the number of threads.
         """
-        threads = best_threads(lambda: call(min(new, PROBE)), self.settings.device)
-        told = f"{name}, {threads} thread{'s' * (threads > 1)}" if self.settings.device.type == "cpu" else name
-        return told, timed(lambda: call(new), self.settings.device, threads)
+        if self.settings.device.type != "cpu":
+            return name, timed(call, self.settings.device)
+        threads = best_threads(probe or call, self.settings.device)
+        return f"{name}, {threads} thread{'s' * (threads > 1)}", timed(call, self.settings.device, threads)
 
     def row(self, case: str, figure: str, unit: str, value: Sequence[float], **known: Any) -> Row:
         """A row about this model; `known` are the further fields of `Row`."""
-        shape = self.ours.checkpoint.decoder.shape
+        shape = self.decoder.shape
         return Row(
             case=case,
             figure=figure,

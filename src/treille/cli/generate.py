@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -159,23 +158,12 @@ def _decode_many(lm: LanguageModel, request: _Request) -> None:
 
 def _print_result(result: Generation, request: _Request) -> None:
     if request.as_json:
-        print(json.dumps(plain(result.to_dict()), ensure_ascii=False))
+        print(json.dumps(result.to_dict(), ensure_ascii=False))
         return
     for index, candidate in enumerate(result.candidates):
         if index:
             print("-")
         print(candidate.text or " ".join(map(str, candidate.tokens)))
-
-
-def plain(value: Any) -> Any:
-    """`value` as strict JSON has it: no infinities, keys are texts, unknown objects as text."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _summary(results: Sequence[Generation], seconds: float, request: _Request) -> None:

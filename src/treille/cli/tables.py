@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from treille.cli.generate import plain
 from treille.errors import ParameterError
+from treille.output import plain
 from treille.strategy import StrategyInfo, registry
 
 if TYPE_CHECKING:

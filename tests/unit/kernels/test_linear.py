@@ -242,9 +242,9 @@ def test_a_closed_team_still_computes():
     alone.ring(0)
     alone.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(project._job, "_team", alone)
+        patch.setattr(project.job, "_team", alone)
         assert torch.equal(project(x), want)
-    assert project._job._team is team
+    assert project.job._team is team
 
 
 def test_refusals_name_value_and_way_out():

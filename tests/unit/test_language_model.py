@@ -1,0 +1,551 @@
+"""The public face: what `generate`, `stream`, `logits` and `score` return, refuse and leave behind."""
+
+import gc
+import json
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import random_llama
+import treille
+from treille.errors import Cancelled, CapacityError, DecodingError, ParameterError, UserError
+from treille.language_model import LanguageModel, default_strategy
+from treille.requests import Argmax, Call, Forward, Gather
+from treille.strategies import beam, best_of_n, diverse_beam, first_finish, greedy, sample, self_consistency
+from treille.strategy import Configured, Output, StrategyInfo, complete
+
+PROMPTS = ["hello", "a b", "x", "the end.", "12"]
+STRATEGIES = [
+    greedy(), sample(), beam(width=3), diverse_beam(width=4, groups=2), best_of_n(n=3), first_finish(n=3),
+    self_consistency(n=3, extract=len), beam(width=2, early_stopping="never", length_penalty=0.0),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Directory and `transformers` model of a checkpoint with a byte-level tokenizer."""
+    directory = tmp_path_factory.mktemp("bytes")
+    return directory, random_llama.save(directory)
+
+
+@pytest.fixture(scope="module")
+def lm(saved):
+    """A model in debug mode."""
+    return treille.load(saved[0], debug=True)
+
+
+@pytest.fixture(scope="module")
+def spaced(tmp_path_factory):
+    """A model whose tokenizer strips the first space of a text."""
+    directory = tmp_path_factory.mktemp("spaces")
+    random_llama.save(directory, random_llama.metaspace)
+    return treille.load(directory, debug=True)
+
+
+@pytest.fixture(scope="module")
+def mute(tmp_path_factory):
+    """A model without tokenizer."""
+    directory = tmp_path_factory.mktemp("mute")
+    random_llama.save(directory, None)
+    return treille.load(directory)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(lm, spaced, mute):
+    """After every test no run is left in the engine, no listener, and all slots are free or in the prefix cache."""
+    yield
+    gc.collect()
+    for model in (lm, spaced, mute):
+        assert model.engine.jobs == {}
+        assert model.engine.instruments == []
+        accounts = model.engine.runners["target"].store.accounts()
+        assert accounts.protected == 0
+        model.engine.runners["target"].prefix.clear()
+        assert model.engine.runners["target"].store.accounts().free == accounts.total
+
+
+def adhoc(function):
+    """A generator function as an unregistered strategy."""
+    return Configured(StrategyInfo(function.__name__, function, "", "", "", do_sample=False), {}, {})
+
+
+def same(one, other):
+    """Whether two generations have the same candidates; log-probabilities up to the rounding of batched sums."""
+    assert [c.tokens for c in one.candidates] == [c.tokens for c in other.candidates]
+    assert [c.text for c in one.candidates] == [c.text for c in other.candidates]
+    assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+    return True
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_prompts_gives_what_each_gives_alone(lm):
+    """Texts in one batch, in order, are those of single calls; a list of one prompt gives a list."""
+    batch = lm.generate(PROMPTS, max_new_tokens=12)
+    assert all(same(one, lm.generate(p, max_new_tokens=12)) for p, one in zip(PROMPTS, batch, strict=True))
+    assert [out.prompt for out in batch] == PROMPTS
+    assert isinstance(lm.generate(["x"], max_new_tokens=2), list)
+
+
+def test_text_ids_and_chat_are_the_same_prompt(lm):
+    """A prompt can be text, ids in any integer sequence, or messages, also mixed in one batch."""
+    text = "<user>hi<assistant>"
+    ids = lm.tokenizer.encode(text)
+    chat = [{"role": "user", "content": "hi"}]
+    forms = [text, ids, tuple(ids), np.array(ids), torch.tensor(ids), chat]
+    assert {lm.generate(form, max_new_tokens=6).tokens for form in forms} == {
+        lm.generate(forms, max_new_tokens=6)[0].tokens
+    }
+    assert [lm.encode(form) for form in forms] == [ids] * 6
+
+
+def test_without_a_tokenizer_ids_work_and_texts_are_refused(mute):
+    """A checkpoint without tokenizer decodes ids with every strategy that reads no text; the rest says what to do."""
+    out = mute.generate([[1, 2], [3]], [beam(width=2), sample(seed=1)], max_new_tokens=5)
+    assert [o.text for o in out] == ["", ""]
+    assert out[0].tokens
+    stream = mute.stream([1, 2], max_new_tokens=5)
+    assert list(stream) == []
+    assert stream.result.tokens == mute.generate([1, 2], max_new_tokens=5).tokens
+    assert len(mute.score([1, 2], [3, 4])) == 2
+    for refused in (
+        lambda: mute.generate("text"),
+        lambda: mute.generate([{"role": "user", "content": "x"}]),
+        lambda: mute.generate([1], stop_strings="a"),
+        lambda: mute.generate([1], "self_consistency", n=2),
+        lambda: mute.score([1], "text"),
+    ):
+        with pytest.raises(ParameterError, match=r"tokenizer"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("", "at least one"), ([], "at least one"), ([[]], "at least one"), (None, "give text"), (5, "give text"),
+        ([None], "give text"), ([1.5, 2], "give text"), (["a", None], "give text"), ({"role": "user"}, "give text"),
+        ([["a"]], "give text"), ([1, "a"], "give text"), (torch.tensor([[1, 2], [3, 4]]), "give text"),
+        ([9999], "vocabulary"), ([-1], "vocabulary"), ([[1], [9999]], "vocabulary"),
+        ([{"role": "system", "content": "x"}], "unknown role"), ([{"role": "user", "content": "x"}, "x"], "message"),
+    ],
+)  # fmt: skip
+def test_what_is_no_prompt_is_refused(lm, prompt, reason):
+    """Anything but text, ids and messages is refused with the forms that a prompt has."""
+    with pytest.raises(ParameterError, match=reason):
+        lm.generate(prompt)
+
+
+# --- strategies and options -------------------------------------------------------------------------------------------
+
+
+def test_a_strategy_for_each_prompt(lm):
+    """Names and configured strategies may differ per prompt; each result is that of the same call alone."""
+    prompts = [PROMPTS[i % 5] for i in range(len(STRATEGIES))]
+    batch = lm.generate(prompts, STRATEGIES, max_new_tokens=10, seed=3)
+    for prompt, strategy, out in zip(prompts, STRATEGIES, batch, strict=True):
+        assert same(out, lm.generate(prompt, strategy, max_new_tokens=10, seed=3))
+        assert out.strategy.startswith(strategy.info.name)
+    assert same(
+        lm.generate(["x"], ["beam"], width=3, max_new_tokens=5)[0], lm.generate("x", beam(width=3), max_new_tokens=5)
+    )
+
+
+def test_the_default_is_greedy_unless_sampling_is_asked_for(lm):
+    """`sample` with temperature, top_k, top_p, min_p, typical_p or several texts; `greedy` otherwise."""
+    for given in ({}, {"repetition_penalty": 1.2}, {"temperature": None}, {"num_return_sequences": None}, {"seed": 1}):
+        assert default_strategy(given) == "greedy"
+    for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "num_return_sequences"):
+        assert default_strategy({name: 2}) == "sample"
+    assert lm.generate("x", max_new_tokens=2).strategy == "greedy(max_new_tokens=2)"
+    assert lm.generate("x", max_new_tokens=2, top_p=0.9).strategy == "sample(max_new_tokens=2, top_p=0.9)"
+
+
+def test_temperature_zero_is_greedy(lm):
+    """The argmax at every step, whatever truncation is asked for beside it."""
+    for prompt in PROMPTS:
+        zero = lm.generate(prompt, temperature=0, top_p=0.3, max_new_tokens=12)
+        assert same(zero, lm.generate(prompt, "greedy", max_new_tokens=12))
+        assert zero.processors == ()
+
+
+def test_a_seed_fixes_the_text_alone_and_among_others(lm):
+    """Same seed, same texts, whatever else is in the batch; another seed or none gives another text."""
+    options = {"temperature": 1.0, "max_new_tokens": 16}
+    alone = lm.generate("x", seed=5, **options)
+    batch = lm.generate([*PROMPTS, "x"], ["beam", *[sample(**options)] * 5], seed=5, max_new_tokens=16)
+    assert same(batch[2], alone)
+    assert same(batch[5], alone)
+    assert lm.generate("x", seed=6, **options).tokens != alone.tokens
+    assert len({lm.generate("x", **options).tokens for _ in range(4)}) > 1
+    assert lm.generate("x", seed=-1, **options).tokens == lm.generate("x", seed=-1, **options).tokens
+
+
+def test_several_texts_of_one_prompt(lm):
+    """`num_return_sequences` candidates: independent draws for `sample`, the best of the beams for `beam`."""
+    drawn = lm.generate("x", num_return_sequences=5, seed=1, max_new_tokens=10)
+    assert len(drawn.candidates) == 5
+    assert len({c.tokens for c in drawn.candidates}) > 1
+    found = lm.generate("x", beam(width=4), num_return_sequences=3, max_new_tokens=10)
+    assert [c.score for c in found.candidates] == sorted((c.score for c in found.candidates), reverse=True)
+    assert found.tokens == lm.generate("x", beam(width=4), max_new_tokens=10).tokens
+
+
+def test_an_end_token_is_no_part_of_the_text(lm):
+    """An ordinary token as end token is in `tokens` but not in `text`, also in a stream."""
+    free = lm.generate("hello", max_new_tokens=12)
+    end = free.tokens[4]
+    out = lm.generate("hello", max_new_tokens=12, eos_token_id=[end])
+    stop = free.tokens.index(end)
+    assert (out.tokens, out.finish_reason) == (free.tokens[: stop + 1], "eos")
+    assert out.text == lm.tokenizer.decode(free.tokens[:stop])
+    assert "".join(lm.stream("hello", max_new_tokens=12, eos_token_id=[end])) == out.text
+    assert len(lm.generate("a b", max_new_tokens=40, eos_token_id=[]).tokens) == 40
+
+
+def test_stop_strings_cut_the_text(lm):
+    """The text ends before the first match; the tokens hold the match; the reason is told."""
+    free = lm.generate("x", max_new_tokens=20, eos_token_id=[])
+    stop = free.text[6:9]
+    out = lm.generate("x", max_new_tokens=20, eos_token_id=[], stop_strings=[stop, "never there"])
+    assert out.finish_reason == "stop_string"
+    assert out.text == free.text[: free.text.index(stop)]
+    assert lm.tokenizer.decode(out.tokens).endswith(stop)
+
+
+def test_processors_in_force_are_listed(lm):
+    """`Generation.processors` has a line per processor, in order of application."""
+    out = lm.generate("x", temperature=0.7, top_k=9, repetition_penalty=1.2, max_new_tokens=2)
+    assert [line.split()[1] for line in out.processors] == ["repetition_penalty", "temperature", "top_k"]
+    assert lm.generate("x", max_new_tokens=2).processors == ()
+
+
+REFUSED = [
+    ({"temprature": 1}, "did you mean temperature"), ({"no_such_thing": 1}, "treille strategies"),
+    ({"draft": "eagle"}, "leave draft out"), ({"constraint": "json"}, "leave constraint out"),
+    ({"seed": 1.5}, "integer"), ({"seed": True}, "integer"), ({"max_new_tokens": 0}, "at least 1"),
+    ({"max_new_tokens": 2.5}, "integer"), ({"max_new_tokens": 999}, "are left"),
+    ({"num_return_sequences": 0}, "at least 1"), ({"num_return_sequences": "2"}, "integer"),
+    ({"eos_token_id": "a"}, "integer"), ({"eos_token_id": [999]}, "vocabulary"), ({"eos_token_id": -1}, "vocabulary"),
+    ({"stop_strings": ""}, "non-empty"), ({"stop_strings": [""]}, "non-empty"), ({"stop_strings": 5}, "non-empty"),
+    ({"preset": "x"}, "choose"), ({"processor_order": ["x"]}, "choose"), ({"temperature": -1}, "out of|negative"),
+    ({"top_p": 2}, "out of range"), ({"xtc_threshold": 0.2}, "xtc_probability"),
+    ({"suppress_tokens": [999]}, "vocabulary"), ({"bad_words_ids": [[1, 999]]}, "vocabulary"),
+    ({"logit_bias": {999: 1.0}}, "vocabulary"), ({"sequence_bias": {(1, 999): 1.0}}, "vocabulary"),
+    ({"forced_eos_token_id": 999}, "vocabulary"), ({"min_new_tokens": 9, "max_new_tokens": 8}, "max_new_tokens=8"),
+    ({"min_length": 20, "max_new_tokens": 8}, "max_new_tokens=8"), ({"min_new_tokens": "9"}, "min_new_tokens"),
+    ({"strategy": "bem"}, "choose one of"), ({"strategy": 7}, "give a name"),
+    ({"strategy": ["beam"]}, "one prompt|a name"),
+    ({"strategy": "greedy", "temperature": 0.5}, "does not sample"), ({"epsilon_cutoff": 0.1}, "strategy='sample'"),
+    ({"strategy": "greedy", "num_return_sequences": 2}, "beam"), ({"strategy": "beam", "width": "a"}, "int"),
+    ({"strategy": "beam", "width": 0}, "at least 1"), ({"strategy": "beam", "num_return_sequences": 9}, "raise width"),
+    ({"strategy": "beam", "early_stopping": "x"}, "choose"), ({"strategy": beam(width=2), "width": 3}, "itself"),
+    ({"strategy": "best_of_n", "temperature": 0}, "greedy"), ({"strategy": "greedy", "width": 3}, "no such parameter"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "reason"), REFUSED, ids=str)
+def test_what_cannot_be_honoured_is_refused_before_the_first_token(lm, options, reason):
+    """A UserError names value and way out, from `generate`, from a batch and from `stream`; nothing is computed."""
+    before = lm.engine.runners["target"].store.accounts()
+    for attempt in (lm.generate, lm.stream):
+        with pytest.raises(UserError, match=reason) as caught:
+            attempt("x", **options)
+        name = list(options)[-1]
+        assert str(options[name]).strip("[]'") in str(caught.value) or name in str(caught.value)
+    if not isinstance(options.get("strategy"), list):
+        with pytest.raises(UserError, match=reason):
+            lm.generate(["hello", "x"], **options)
+    assert lm.engine.runners["target"].store.accounts() == before
+    assert lm.engine.jobs == {}
+
+
+def test_one_refused_prompt_starts_none(lm):
+    """If a later prompt of a batch cannot be honoured, the earlier ones are not left running."""
+    with pytest.raises(ParameterError, match="raise width"):
+        lm.generate(["a", "b"], [beam(width=3), beam(width=2)], num_return_sequences=3, max_new_tokens=4)
+    with pytest.raises(ParameterError, match="2 prompts"):
+        lm.generate(["a", "b"], ["greedy"])
+    assert lm.engine.jobs == {}
+
+
+def test_capacity_is_checked_at_the_door(lm):
+    """A prompt beyond the context or the KV memory is refused; no listener is left; scoring that fits works."""
+    with pytest.raises(CapacityError, match="shorten the prompt"):
+        lm.generate([1] * 256)
+    small = LanguageModel(lm.checkpoint, kv_slots=40)
+    for attempt in (small.generate, small.stream):
+        with pytest.raises(CapacityError, match="kv_slots"):
+            attempt([1] * 20, trace=True, max_new_tokens=21)
+    assert small.engine.instruments == []
+    assert small.logits([1] * 40).shape == (40, 48)
+    with pytest.raises(CapacityError, match="kv_slots"):
+        small.logits([1] * 41)
+    with pytest.raises(CapacityError, match="context of 256"):
+        lm.score([1] * 256, [1, 2])
+    assert len(lm.score([1] * 255, [1, 2])) == 2
+    for wrong in ({"kv_slots": 0}, {"kv_slots": -3}, {"budget": 0}):
+        with pytest.raises(ParameterError, match=next(iter(wrong))):
+            LanguageModel(lm.checkpoint, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"device": "meta"}, {"device": "no"}, {"dtype": "float64"}, {"dtype": 3}])
+def test_unknown_devices_and_dtypes_are_refused(saved, wrong):
+    """`load` names what there is."""
+    with pytest.raises(ParameterError, match=r"cpu|CPU|float32"):
+        treille.load(saved[0], **wrong)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("stop", [(), (".", "33", "7z"), ("3v", "k3qk", " 9")], ids=str)
+def test_a_stream_says_the_text(lm, spaced, strategy, stop):
+    """The pieces together are `result.text`, which is what `generate` returns; no piece holds part of a stop string."""
+    for model in (lm, spaced):
+        for seed, prompt in enumerate(PROMPTS):
+            options = {"max_new_tokens": 24, "seed": seed, "stop_strings": list(stop)}
+            stream = model.stream(prompt, strategy, **options)
+            said = ""
+            for piece in stream:
+                assert piece
+                said += piece
+                assert not any(s in said for s in stop)
+            assert said == stream.result.text
+            assert same(stream.result, model.generate(prompt, strategy, **options))
+
+
+def test_a_stream_is_in_pieces(lm):
+    """Greedy text arrives with every token, beam text when the beams agree; a possible stop string is held back."""
+    free = list(lm.stream("x", max_new_tokens=12, eos_token_id=[]))
+    assert len(free) >= 10
+    text = "".join(free)
+    held = list(lm.stream("x", max_new_tokens=12, eos_token_id=[], stop_strings=text[3:6] + "never"))
+    assert "".join(held) == text
+    assert any(len(piece) >= 4 for piece in held)
+
+
+def test_a_stream_that_is_closed_early_frees_everything(lm):
+    """`break`, `close`, leaving `with` and never iterating end the run; its result is then Cancelled."""
+    for _ in lm.stream("hello", beam(width=3), max_new_tokens=100):
+        break
+    assert lm.engine.jobs == {}
+    stream = lm.stream("hello", max_new_tokens=100)
+    pieces = iter(stream)
+    next(pieces)
+    pieces.close()
+    with pytest.raises(Cancelled):
+        stream.result  # noqa: B018
+    with lm.stream("hello", max_new_tokens=100, trace=True) as stream:
+        assert len(lm.engine.jobs) == 1
+    with pytest.raises(Cancelled):
+        list(stream)
+    with lm.stream("hello", max_new_tokens=5) as stream:
+        said = "".join(stream)
+    assert stream.result.text == said
+
+
+def test_streams_run_side_by_side(lm):
+    """Two streams and a `generate` in between share the engine; each says its own text."""
+    one, two = (lm.stream(p, "sample", seed=4, max_new_tokens=15) for p in ("hello", "12"))
+    said = ["", ""]
+    first, second = iter(one), iter(two)
+    for _ in range(3):
+        said[0] += next(first, "")
+        said[1] += next(second, "")
+        lm.generate("x", max_new_tokens=2)
+    said[0] += "".join(first)
+    said[1] += "".join(second)
+    for prompt, text in zip(("hello", "12"), said, strict=True):
+        assert text == lm.generate(prompt, "sample", seed=4, max_new_tokens=15).text
+
+
+def test_an_error_while_streaming_is_raised_where_it_is_read(lm):
+    """What was said before stays said; then the run's error is raised, and nothing is left."""
+
+    def bad(path, logits):
+        if len(path) > 8:
+            raise RuntimeError("own fault")
+        return logits
+
+    stream, said = lm.stream("hello", logits_processor=bad, max_new_tokens=20), ""
+    pieces = iter(stream)
+    said += next(pieces) + next(pieces)
+    with pytest.raises(DecodingError, match="own fault"):
+        list(pieces)
+    assert said == lm.generate("hello", max_new_tokens=len(said)).text
+    with pytest.raises(DecodingError):
+        stream.result  # noqa: B018
+
+
+# --- threads and functions of the user --------------------------------------------------------------------------------
+
+
+def test_threads_share_one_model(lm):
+    """Four threads that generate and stream at once get what each gets alone."""
+    jobs = [(p, s) for p in PROMPTS[:2] for s in (sample(), beam(width=2))]
+    expected = [lm.generate(p, s, seed=2, max_new_tokens=16) for p, s in jobs]
+    found = [None] * len(jobs)
+
+    def work(i):
+        prompt, strategy = jobs[i]
+        if i % 2:
+            found[i] = lm.generate([prompt, "x"], strategy, seed=2, max_new_tokens=16)[0]
+        else:
+            found[i] = lm.stream(prompt, strategy, seed=2, max_new_tokens=16).result
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_call_may_use_the_model_that_waits_for_it(lm):
+    """A run that waits for a `Call` blocks nobody: not the call itself, and not another thread."""
+
+    def asks(run):
+        text = yield Call(lambda: lm.generate("x", max_new_tokens=3).text)
+        hypothesis = yield from complete(run, run.start)
+        return Output((hypothesis,), {"text": text})
+
+    out = lm.generate("hello", adhoc(asks), max_new_tokens=4)
+    assert out.details["text"] == lm.generate("x", max_new_tokens=3).text
+    assert out.tokens == lm.generate("hello", max_new_tokens=4).tokens
+
+
+def test_a_scorer_may_use_the_model(lm):
+    """Best-of-n by the model's own score of each text."""
+
+    def own(texts):
+        return [sum(lm.score(t.prompt, t.tokens)) for t in texts]
+
+    out = lm.generate("hello", best_of_n(n=3, scorer=own), seed=1, max_new_tokens=6)
+    assert out.candidates[0].score == pytest.approx(out.raw_logprob, abs=1e-4)
+
+
+def test_a_processor_may_not_decode_with_the_model(lm):
+    """It would wait for itself: the run fails alone, with the way out."""
+
+    def recursive(path, logits):
+        lm.score([1], [2])
+        return logits
+
+    with pytest.raises(DecodingError, match="another LanguageModel"):
+        lm.generate("x", logits_processor=recursive, max_new_tokens=2)
+    assert lm.generate("x", max_new_tokens=2).tokens
+
+
+def test_strategies_that_misbehave_fail_alone(lm):
+    """No output, no candidates, a forgotten call, a fault while being closed: each is its own run's error."""
+
+    def nothing(run):
+        yield Forward([run.tip], Argmax())
+
+    def empty(run):
+        yield Forward([run.tip], Argmax())
+        return Output(())
+
+    def forgot(run):
+        yield Gather(beam(width=2))
+
+    def careless(run):
+        try:
+            yield from complete(run, run.start)
+        finally:
+            raise RuntimeError("while closing")
+
+    good = adhoc(lambda run: (yield from greedy.function(run)))
+    for wrong, reason in ((nothing, "returns an Output"), (empty, "at least one candidate"), (forgot, "generators")):
+        with pytest.raises(DecodingError, match=reason):
+            lm.generate("x", adhoc(wrong), max_new_tokens=3)
+    stream = lm.stream("hello", good, max_new_tokens=9)
+    with lm.stream("x", adhoc(careless), max_new_tokens=50) as closed:
+        next(iter(closed))
+    assert stream.result.tokens == lm.generate("hello", max_new_tokens=9).tokens
+
+
+def test_an_interrupt_leaves_the_others_right(lm):
+    """Ctrl-C in one call: rows of the broken forward are computed again for a stream that was in it."""
+    decoder = lm.checkpoint.decoder
+    expected = lm.generate("hello there", max_new_tokens=12)
+    with lm.stream("hello there", max_new_tokens=12) as stream:
+        pieces = iter(stream)
+        next(pieces)
+        real = decoder.forward_hidden
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        decoder.forward_hidden = interrupted
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                lm.generate("x", max_new_tokens=5)
+        finally:
+            decoder.forward_hidden = real
+        list(pieces)
+        assert same(stream.result, expected)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_results_are_plain_data(lm, strategy):
+    """`to_dict` is strict JSON with the candidates, and traces and counters agree with the text."""
+    out = lm.generate("hello", strategy, seed=1, max_new_tokens=8, trace=True)
+    told = json.loads(json.dumps(out.to_dict(), allow_nan=False))
+    assert told["text"] == out.text
+    assert told["tokens"] == list(out.tokens)
+    assert [c["logprob"] for c in told["candidates"]] == [c.logprob for c in out.candidates]
+    assert told["stats"]["emitted"] == sum(len(c.tokens) for c in out.candidates)
+    assert told["stats"]["rows"] + told["stats"]["cached_rows"] >= len(out.prompt_tokens)
+    assert out.trace is not None
+
+
+def test_details_of_any_kind_become_plain_data(lm):
+    """Answers that are fractions or tuples are told as texts and lists."""
+    answers = iter([Fraction(1, 2), (1, 2), 0.5, None])
+    out = lm.generate("x", self_consistency(n=4, extract=lambda _: next(answers)), seed=1, max_new_tokens=3)
+    told = json.loads(json.dumps(out.to_dict(), allow_nan=False))
+    assert told["details"]["answers"] == ["1/2", [1, 2], 0.5, None]
+
+
+# --- teacher forcing --------------------------------------------------------------------------------------------------
+
+
+def test_logits_are_those_of_transformers(lm, saved):
+    """Row t describes the token after position t, within 1e-4; the result may be written to."""
+    tokens = torch.randint(45, (90,), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = saved[1](tokens.unsqueeze(0)).logits[0]
+    found = lm.logits(tokens)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    found[:, 0] = -torch.inf
+    chunked = LanguageModel(lm.checkpoint, budget=7).logits(tokens.tolist())
+    torch.testing.assert_close(chunked, expected, atol=1e-4, rtol=0)
+    for wrong in ("text", [], [1.5], None, [999]):
+        with pytest.raises(ParameterError, match="token_ids"):
+            lm.logits(wrong)
+
+
+def test_score_is_the_log_probability_of_each_token(lm, saved):
+    """Equal to log-softmax of `transformers`' logits; sums to `raw_logprob` of what was generated."""
+    out = lm.generate("hello", "sample", seed=2, temperature=0.8, max_new_tokens=20)
+    tokens = torch.tensor([*out.prompt_tokens, *out.tokens])
+    with torch.no_grad():
+        logp = saved[1](tokens.unsqueeze(0)).logits[0].log_softmax(-1)
+    begin = len(out.prompt_tokens)
+    expected = logp[begin - 1 : -1].gather(1, tokens[begin:, None]).squeeze(1).tolist()
+    scores = lm.score("hello", out.tokens)
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert sum(scores) == pytest.approx(out.raw_logprob, abs=1e-3)
+    assert lm.score("hel", "lo") == pytest.approx(lm.score("hel", lm.tokenizer.encode("lo")))
+    for wrong in ("", [], 5, [999]):
+        with pytest.raises(ParameterError, match="continuation"):
+            lm.score("x", wrong)
