@@ -7,7 +7,7 @@ import treille
 from treille import beam, greedy, sample
 
 
-def main(prompt: str = "def fib(n):") -> None:
+def main(prompt: str = "def read_file(path):") -> None:
     """Print text, tokens per second and forwards per token of each strategy."""
     lm = treille.load()
     strategies = [greedy(), sample(temperature=0.7, top_p=0.9, seed=3), beam(width=4)]

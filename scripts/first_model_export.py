@@ -45,15 +45,17 @@ shown and tested offline on text that reads like Python.
   classes ({functions:,} tokens); generated JSON records, arithmetic with written steps and list operations
   ({tasks:,} tokens).
 - **Training.** {step:,} of {steps:,} steps of {tokens_per_step:,} tokens ({seen:,} tokens seen) in windows of 256 to
-  1,024 tokens; Muon (rate {matrix_rate}) on the layers' matrices, AdamW (rate {peak_rate}) on the rest, cosine,
-  float32, seed {seed}; {minutes:.0f} minutes on one shared CPU core, torch {torch}.
+  1,024 tokens; Muon (rate {matrix_rate}) on the layers' matrices, AdamW (rate {peak_rate}) on the rest, float32,
+  seed {seed}; {minutes:.0f} minutes on one shared CPU core, torch {torch}. Cosine planned for {schedule}.
   Recipe: `scripts/train_first_model.py`.
-- **Loss** (nats per token). Training, running mean: {loss:.3f}. Held out: files {held_files:.3f}, functions
-  {held_functions:.3f}, tasks {held_tasks:.3f}. Files were held out whole.
+- **Loss** (nats per token). Training, running mean over the mixture (a quarter are the easier tasks): {loss:.3f}.
+  Held out: files {held_files:.3f}, functions {held_functions:.3f}, tasks {held_tasks:.3f}. Files were held out whole;
+  tasks come from another seed, so a short one may also occur in training.
 - **Chat.** `<|user|>question<|assistant|>answer<|end|>`; questions such as `Compute 27 + 48 - 13.`,
   `Sort [7, 2, 9].`, `Write a JSON record with name (string), age (integer).`
-- **Limits.** It writes plausible, not working, Python; knows no facts and no language but code; its arithmetic is often
-  wrong; it can repeat passages of its training data. Do not use it for anything but trying decoding methods.
+- **Limits.** It saw few tokens. Its Python has the look, not the sense, of code; greedy decoding soon repeats a line or
+  a letter (also after `def fib(n):`); its arithmetic and sorting are mostly wrong; it knows no facts; it can repeat
+  passages of its training data. Do not use it for anything but trying decoding methods.
 """
 
 

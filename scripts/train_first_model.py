@@ -2,7 +2,7 @@
 
 Everything is made from an empty directory on one CPU core: corpus, tokenizer, weights, model card. A killed run that is
 started again with the same arguments continues from its last checkpoint on the same batches (they are keyed by seed and
-step). Progress is appended to ``log.jsonl`` in the run directory, one JSON object a line::
+step); with another ``--steps`` it continues on a cosine of that length, and the model card says so. Progress is appended to ``log.jsonl`` in the run directory, one JSON object a line::
 
     python scripts/train_first_model.py --minutes 70 --export src/treille/models/bundled
 """
@@ -15,6 +15,7 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,15 +260,26 @@ def train(arguments: argparse.Namespace) -> None:
             save(arguments.run / "checkpoint.pt", model, optimizers, state)
             last_save = now
         if step >= 150 and arguments.preview and now - last_export > 480:
-            export(arguments.preview, model, tokenizer, facts(plan, state, sizes, evaluate(model, held)))
+            export(arguments.preview, model, tokenizer, facts(plan, state, sizes, evaluate(model, held), log))
             last_export = now
     if arguments.export:
-        export(arguments.export, model, tokenizer, facts(plan, state, sizes, evaluate(model, held, rows=48)))
+        export(arguments.export, model, tokenizer, facts(plan, state, sizes, evaluate(model, held, rows=48), log))
 
 
-def facts(plan: Plan, state: dict[str, float], sizes: dict[str, int], held: dict[str, float]) -> dict[str, Any]:
+def schedule(log: Path) -> str:
+    """The cosine's length in steps, and every later length with the step at which a resumed run took it up."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lengths = [(row["step"], row["plan"]["steps"]) for row in rows if "plan" in row]
+    changes = [b for a, b in pairwise(lengths) if a[1] != b[1]]
+    return "; ".join([f"{lengths[0][1]:,} steps", *(f"changed to {n:,} at step {at:,}" for at, n in changes)])
+
+
+def facts(
+    plan: Plan, state: dict[str, float], sizes: dict[str, int], held: dict[str, float], log: Path
+) -> dict[str, Any]:
     """What the model card reports about a run."""
-    return {**asdict(plan), **state, "sizes": sizes, "held_out": held, "torch": torch.__version__}
+    run = {"schedule": schedule(log), "torch": torch.__version__}
+    return {**asdict(plan), **state, **run, "sizes": sizes, "held_out": held}
 
 
 def main() -> None:

@@ -5,11 +5,11 @@ neither batching nor the kernels may change a text.
 """
 
 import pytest
-import random_llama
 import torch
 
+import random_llama
 import treille
-from treille.attention import merged, reference
+from treille.attention import merged
 from treille.models.ops import TorchOps
 from treille.strategies import beam, greedy
 
@@ -24,15 +24,15 @@ def saved(tmp_path_factory):
     return directory, random_llama.save(directory, None, seed=4)
 
 
-@pytest.fixture(scope="module", params=["kernels", "operations", "merged", "reference"])
+@pytest.fixture(scope="module", params=["kernels", "operations", "torch"])
 def lm(request, saved):
-    """The model under every build: one kernel call per forward, one per operation, and two specifications."""
+    """The model under every build: one kernel call per forward, one per operation, and plain torch."""
     model = treille.load(saved[0], dtype="float32", prefix_cache=False)
     decoder = model.checkpoint.decoder
     if request.param != "kernels":
         decoder.stack = None
-    if request.param in ("merged", "reference"):
-        decoder.ops = TorchOps({"merged": merged.attend, "reference": reference.attend}[request.param])
+    if request.param == "torch":
+        decoder.ops = TorchOps(merged.attend)
     return model
 
 

@@ -1,6 +1,5 @@
 """The public face: what `generate`, `stream`, `logits` and `score` return, refuse and leave behind."""
 
-import gc
 import json
 import threading
 from fractions import Fraction
@@ -57,7 +56,6 @@ def mute(tmp_path_factory):
 def nothing_left(lm, spaced, mute):
     """After every test no run is left in the engine, no listener, and all slots are free or in the prefix cache."""
     yield
-    gc.collect()
     for model in (lm, spaced, mute):
         assert model.engine.jobs == {}
         assert model.engine.instruments == []
@@ -307,7 +305,7 @@ def test_unknown_devices_and_dtypes_are_refused(saved, wrong):
 def test_a_stream_says_the_text(lm, spaced, strategy, stop):
     """The pieces together are `result.text`, which is what `generate` returns; no piece holds part of a stop string."""
     for model in (lm, spaced):
-        for seed, prompt in enumerate(PROMPTS):
+        for seed, prompt in enumerate(PROMPTS[:3]):
             options = {"max_new_tokens": 24, "seed": seed, "stop_strings": list(stop)}
             stream = model.stream(prompt, strategy, **options)
             said = ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from treille.bench.measure import Summary
+from treille.bench.measure import Summary, torch_threads
 from treille.bench.rows import number
 from treille.bench.shapes import SHAPES
 from treille.engine.instruments import ForwardReport, Instrument
@@ -18,6 +19,7 @@ from treille.strategies import beam, best_of_n, sample
 from treille.strategies import greedy as greedy_strategy
 
 if TYPE_CHECKING:
+    from treille.bench.measure import Side
     from treille.bench.rows import Row
     from treille.bench.subject import Subject
     from treille.models.decoder import Decoder
@@ -122,12 +124,8 @@ def samples(subject: Subject) -> list[Row]:
         lambda: theirs.padded([prompt[:PROBE] for prompt in prompts], [PROBE] * count),
     )
     sides = {OURS: subject.side(lambda: ours.generate(prompts, strategies)), padded: side}
-    problem = ""
-    try:
-        theirs.continuous(prompts, new)
-        sides["continuous batching"] = lambda: theirs.continuous(prompts, new)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's news and not this command's end
-        problem = f"; continuous batching does not run here: {type(error).__name__}: {error}".splitlines()[0]
+    paged, problem = _continuous(subject, prompts, new)
+    sides |= paged
     seconds = subject.alternate("samples", sides)
     own = seconds.pop(OURS)
     rates = {name: sum(new) / median(took) for name, took in seconds.items()}
@@ -140,13 +138,34 @@ def samples(subject: Subject) -> list[Row]:
         (own, seconds[best]),
         baseline=best,
         aim="≥ 1.5×",
-        note=f"{others}{problem}".removeprefix("; "),
+        note="; ".join(part for part in (others, problem) if part),
         extra=rates,
         batch=count,
         prompt=tuple(lengths),
         new=tuple(new),
     )
     return [row]
+
+
+def _continuous(subject: Subject, prompts: list[list[int]], new: list[int]) -> tuple[dict[str, Side], str]:
+    """Continuous batching with one torch thread and with all; or none, and why it does not run here.
+
+    A short run could not choose the threads, as starting the manager takes longer.
+    """
+    theirs, every = subject.theirs, torch.get_num_threads()
+    try:
+        theirs.continuous(prompts[:1], new[:1])
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's news and not this command's end
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        return {}, f"continuous batching does not run here: {type(error).__name__}: {reason}"
+    if subject.settings.device.type != "cpu":
+        return {"continuous batching": lambda: theirs.continuous(prompts, new)}, ""
+
+    def with_threads(threads: int) -> float:
+        with torch_threads(threads):
+            return theirs.continuous(prompts, new)
+
+    return {f"continuous batching, {n} thread{'s' * (n > 1)}": partial(with_threads, n) for n in {1, every}}, ""
 
 
 def spread_lengths(count: int, shortest: int, longest: int) -> list[int]:

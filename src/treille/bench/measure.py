@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Side: TypeAlias = "Callable[[], float]"  # does its work once and returns the seconds that count
 
@@ -40,18 +41,25 @@ def timed(call: Callable[[], object], device: torch.device, threads: int | None 
     """
 
     def side() -> float:
-        known = torch.get_num_threads()
-        torch.set_num_threads(threads or known)
-        try:
+        with torch_threads(threads or torch.get_num_threads()):
             start = time.perf_counter()
             call()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             return time.perf_counter() - start
-        finally:
-            torch.set_num_threads(known)
 
     return side
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Torch has so many threads as long as the context lasts."""
+    known = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(known)
 
 
 def best_threads(call: Callable[[], object], device: torch.device) -> int:

@@ -273,6 +273,8 @@ class Engine:
         job.release()
         for instrument in tuple(self.instruments):  # one may leave the list when its run ends
             instrument.job_finished(job)
+        if job.on_done is not None:
+            job.on_done(job)
 
     def _remember(self, job: Job) -> None:
         """Keep the best candidate's rows for prompts that continue it. Its last token was never computed."""

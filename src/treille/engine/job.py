@@ -56,6 +56,7 @@ class Job:
         chain: processors applied to every readout, None when there are none.
         handles: KV handles of its nodes, to be released on preemption.
         output: the strategy's output once `done`; `error` instead if it failed.
+        on_done: called with the job when it ends, in the thread that steps the engine; None: nobody waits.
     """
 
     __slots__ = (
