@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +47,8 @@ shown and tested offline on text that reads like Python.
   ({tasks:,} tokens).
 - **Training.** {step:,} of {steps:,} steps of {tokens_per_step:,} tokens ({seen:,} tokens seen) in windows of 256 to
   1,024 tokens; Muon (rate {matrix_rate}) on the layers' matrices, AdamW (rate {peak_rate}) on the rest, float32,
-  seed {seed}; {minutes:.0f} minutes on one shared CPU core, torch {torch}. Cosine planned for {schedule}.
+  seed {seed}; {minutes:.0f} minutes on one shared CPU core, torch {torch}.
+  Cosine planned for {schedule}.
   Recipe: `scripts/train_first_model.py`.
 - **Loss** (nats per token). Training, running mean over the mixture (a quarter are the easier tasks): {loss:.3f}.
   Held out: files {held_files:.3f}, functions {held_functions:.3f}, tasks {held_tasks:.3f}. Files were held out whole;
@@ -54,8 +56,9 @@ shown and tested offline on text that reads like Python.
 - **Chat.** `<|user|>question<|assistant|>answer<|end|>`; questions such as `Compute 27 + 48 - 13.`,
   `Sort [7, 2, 9].`, `Write a JSON record with name (string), age (integer).`
 - **Limits.** It saw few tokens. Its Python has the look, not the sense, of code; greedy decoding soon repeats a line or
-  a letter (also after `def fib(n):`); its arithmetic and sorting are mostly wrong; it knows no facts; it can repeat
-  passages of its training data. Do not use it for anything but trying decoding methods.
+  a letter (also after `def fib(n):`); JSON records mostly fit their schema, but arithmetic is wrong and of the list
+  operations only some copies are right; it knows no facts; it can repeat passages of its training data. Do not use it
+  for anything but trying decoding methods.
 """
 
 
@@ -91,6 +94,14 @@ def tokenizer_config() -> dict[str, object]:
         "model_max_length": 1024,
         "chat_template": CHAT_TEMPLATE,
     }
+
+
+def schedule(log: Path) -> str:
+    """The cosine's length in steps, and every later length with the step at which a resumed run took it up."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lengths = [(row["step"], row["plan"]["steps"]) for row in rows if "plan" in row]
+    changes = [b for a, b in pairwise(lengths) if a[1] != b[1]]
+    return "; ".join([f"{lengths[0][1]:,} steps", *(f"changed to {n:,} at step {at:,}" for at, n in changes)])
 
 
 def card(model: LlamaForCausalLM, facts: dict[str, Any]) -> str:

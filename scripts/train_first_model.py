@@ -2,7 +2,8 @@
 
 Everything is made from an empty directory on one CPU core: corpus, tokenizer, weights, model card. A killed run that is
 started again with the same arguments continues from its last checkpoint on the same batches (they are keyed by seed and
-step); with another ``--steps`` it continues on a cosine of that length, and the model card says so. Progress is appended to ``log.jsonl`` in the run directory, one JSON object a line::
+step); with another ``--steps`` it continues on a cosine of that length, and the model card says so. Progress is
+appended to ``log.jsonl`` in the run directory, one JSON object a line::
 
     python scripts/train_first_model.py --minutes 70 --export src/treille/models/bundled
 """
@@ -15,14 +16,13 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from first_model_corpus import EVERY_SPECIAL, code_documents, task_documents
-from first_model_export import export, train_tokenizer
+from first_model_export import export, schedule, train_tokenizer
 from first_model_optimizer import make_optimizers
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -264,14 +264,6 @@ def train(arguments: argparse.Namespace) -> None:
             last_export = now
     if arguments.export:
         export(arguments.export, model, tokenizer, facts(plan, state, sizes, evaluate(model, held, rows=48), log))
-
-
-def schedule(log: Path) -> str:
-    """The cosine's length in steps, and every later length with the step at which a resumed run took it up."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    lengths = [(row["step"], row["plan"]["steps"]) for row in rows if "plan" in row]
-    changes = [b for a, b in pairwise(lengths) if a[1] != b[1]]
-    return "; ".join([f"{lengths[0][1]:,} steps", *(f"changed to {n:,} at step {at:,}" for at, n in changes)])
 
 
 def facts(

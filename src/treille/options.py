@@ -129,7 +129,7 @@ def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> O
 def _integer(name: str, value: object) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ParameterError(f"{name}={value!r}: an integer is wanted")
-    return operator.index(value)  # type: ignore[arg-type]
+    return operator.index(value)
 
 
 def _at_least_one(name: str, value: object) -> int:

@@ -115,7 +115,7 @@ def test_a_prompt_seen_before_is_not_computed_again():
 
 
 def test_everything_is_free_at_the_end():
-    """When the cache is cleared, every slot is free again, also after errors and cancellation, without the collector."""
+    """When the cache is cleared, every slot is free, also after errors and cancellation, without a collector."""
     gc.disable()  # what is unreachable must be free at once
     engine = tiny.engine(MODEL, prefix_cache=True, budget=16)
     store, prefix = engine.runners["target"].store, engine.runners["target"].prefix
