@@ -11,7 +11,7 @@ from treille.attention import merged
 from treille.attention.plan import AttentionPlan, Block, Piece
 from treille.bench.measure import Summary, best_threads, ratios, timed
 from treille.cache.slots import KVMemory
-from treille.engine.runner import few_threads
+from treille.engine.runner import most_rows_on_one_thread, one_thread
 from treille.models.decoder import Decoder
 from treille.models.ops import TorchOps
 
@@ -75,13 +75,13 @@ def _side(decoder: Decoder, rows: int, times: int, threads: int | None) -> Side:
         decoder: Computes it.
         rows: Rows of the forward.
         times: Forwards in a row.
-        threads: Threads of torch; None: as the engine has it, which leaves few rows to the kernels' own threads.
+        threads: Threads of torch; None: as the engine has it, which leaves the products to the kernels' own threads.
     """
     call, device = _forwards(decoder, rows, times), decoder.shape.device
     clocked = timed(call, device, threads)
 
     def side() -> float:
-        with few_threads(rows, device) if threads is None else nullcontext():
+        with one_thread(rows, most_rows_on_one_thread(decoder)) if threads is None else nullcontext():
             return clocked() / times
 
     return side

@@ -9,6 +9,7 @@ free.
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -76,7 +77,9 @@ class Rows:
             segment.remove(self._stop, self.holder)
 
     def __del__(self) -> None:
-        self.release()
+        # The last reference may go in any thread and in the middle of anything, so this only leaves a note.
+        if self._segment is not None:
+            self._segment.store.dropped.append((self._segment, self._stop, self.holder))
 
 
 class Segment:
@@ -198,6 +201,7 @@ class SegmentStore:
         self.live: dict[int, Segment] = {}
         self._dying: list[Segment] = []
         self._generations = 0
+        self.dropped: deque[tuple[Segment, int, Holder]] = deque()
         # In debug mode every slot carries the generation of the segment it belongs to, 0 while it is free.
         self.owner = np.zeros(memory.slots if debug else 0, np.int64)
 
@@ -211,6 +215,15 @@ class SegmentStore:
         if (self.owner[segment.start : segment.start + stop] != segment.generation).any():
             raise InternalError(f"slots of segment {segment.generation} were freed while a path still reads them")
 
+    def collect(self) -> None:
+        """Let go of the rows of handles that nobody refers to any more; done before slots are given or counted."""
+        while self.dropped:
+            segment, stop, holder = self.dropped.popleft()
+            while segment.folded is not None:
+                stop += segment.folded_at
+                segment = segment.folded
+            segment.remove(stop, holder)
+
     def reserve(self, rows: Rows | None, count: int) -> tuple[Segment, int, int]:
         """Room for `count` more rows after `rows`: `(segment, first row, rows granted)`, at least one.
 
@@ -220,6 +233,7 @@ class SegmentStore:
         Raises:
             OutOfSlots: nothing is free.
         """
+        self.collect()
         if rows is not None:
             self._fold(rows)
             segment, at = rows.segment, rows.stop
@@ -249,6 +263,7 @@ class SegmentStore:
 
     def trim(self) -> bool:
         """Take back what segments hold beyond their rows, for when memory is short; False if there was nothing."""
+        self.collect()
         before = self.allocator.free
         for segment in self.live.values():
             spare, stop = segment.start + segment.used, segment.start + segment.capacity
@@ -299,6 +314,7 @@ class SegmentStore:
 
     def accounts(self) -> Accounts:
         """Where the slots are now. Walks all segments: for debugging, tests and metrics."""
+        self.collect()
         marked = {segment: segment.furthest("node") for segment in self.live.values()}
         for segment in sorted(self.live.values(), key=lambda s: -len(s.lineage)):
             if marked[segment] and segment.parent is not None:

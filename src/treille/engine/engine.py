@@ -23,7 +23,7 @@ from treille.engine.batch import Packer, is_long
 from treille.engine.instruments import ForwardReport, Instrument
 from treille.engine.job import Group, Job, Pending, Task, is_output
 from treille.engine.races import losers, winner
-from treille.engine.runner import few_threads
+from treille.engine.runner import one_thread
 from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError, TreilleError
 from treille.requests import Argmax, Call, Forward, Gather, Hidden, Race, Sample, Score, ScoredText
 
@@ -367,7 +367,7 @@ class Engine:
         planned = time.perf_counter()
         self._computing = True
         try:
-            with few_threads(batch.rows, runner.device), torch.inference_mode():
+            with one_thread(batch.rows, runner.one_thread_rows), torch.inference_mode():
                 hidden, boundaries = runner.forward(batch, layers)
                 done = time.perf_counter()
                 readouts.take(readings, hidden, boundaries, runner.decoder.logits)

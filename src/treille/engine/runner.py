@@ -12,6 +12,9 @@ from treille.cache.prefix import PrefixCache
 from treille.cache.segments import Rows, SegmentStore
 from treille.cache.slots import KVMemory
 from treille.errors import ParameterError
+from treille.kernels.dispatch import most_rows
+from treille.models.cpu_ops import CpuOps
+from treille.models.decoder import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,13 +31,14 @@ FEW_ROWS = 32
 
 
 @contextmanager
-def few_threads(rows: int, device: torch.device) -> Iterator[None]:
-    """One torch thread while few rows are computed on CPU: its small operations wait longer than they would gain.
+def one_thread(rows: int, most: int) -> Iterator[None]:
+    """One torch thread for a forward of at most `most` rows.
 
-    The kernels have threads of their own; a forward of many rows keeps torch's.
+    Torch's threads and those of the kernels would wait for each other on the same cores, and torch's small operations
+    wait longer for help than it gives.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or rows > FEW_ROWS or threads == 1:
+    if rows > most or threads == 1:
         yield
         return
     torch.set_num_threads(1)
@@ -42,6 +46,14 @@ def few_threads(rows: int, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def most_rows_on_one_thread(decoder: LanguageModel) -> int:
+    """Up to how many rows the kernels, not torch, do the large products of a forward on CPU."""
+    if decoder.shape.device.type != "cpu":
+        return 0
+    on_kernels = isinstance(decoder, Decoder) and isinstance(decoder.ops, CpuOps)
+    return most_rows(decoder.shape.dtype) if on_kernels else FEW_ROWS
 
 
 class ModelRunner:
@@ -73,6 +85,7 @@ class ModelRunner:
         self.name = name
         self.decoder = decoder
         self.debug = debug
+        self.one_thread_rows = most_rows_on_one_thread(decoder)
         self.memory = KVMemory(*sizes, slots, shape.dtype, shape.device)
         self.store = SegmentStore(self.memory, debug=debug)
         self.prefix = PrefixCache() if prefix_cache else None

@@ -63,7 +63,7 @@ class CpuOps:
             if kernel is not None:
                 cos, sin = (None, None) if by is None else (by.cos, by.sin)
                 return kernel(qkv, cos, sin, kv.keys[layer.index], kv.values[layer.index], plan)
-        return self._torch.attend(qkv.to(self._dtype), layer, by, kv, plan).float()
+        return self._torch.attend(qkv, layer, by, kv, plan)
 
     def residual(self, y: Tensor, linear: Linear, norm: Norm | None, x: Tensor, multiplier: float) -> Tensor:
         """As `Ops.residual`, float32."""

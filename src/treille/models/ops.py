@@ -202,8 +202,10 @@ class TorchOps:
         if by is not None:
             q, k = rotate(q, by), rotate(k, by)
         keys, values = kv.keys[layer.index], kv.values[layer.index]
+        k, v = k.to(keys.dtype), v.to(values.dtype)  # rows see each other as later forwards will see them
         keys.index_copy_(1, plan.slots, k.transpose(0, 1))
         values.index_copy_(1, plan.slots, v.transpose(0, 1))
+        k, v = k.to(q.dtype), v.to(q.dtype)
         out = self._attend(q, k, v, keys, values, plan, scale=layer.scale, window=layer.window, softcap=layer.softcap)
         return out.reshape(out.shape[0], -1)
 
