@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 
+SHAPES_SAMPLING = frozenset(
+    {
+        "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_n_sigma", "top_h",
+        "xtc",
+    }
+)  # fmt: skip
+
 Message: TypeAlias = "Mapping[str, str]"
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Message]"
 StrategyLike: TypeAlias = "str | Configured | None"
@@ -358,10 +365,9 @@ def _one_each(strategy: StrategyLike | Sequence[StrategyLike], prompts: int | No
 
 def default_strategy(options: Mapping[str, Any]) -> str:
     """`"sample"` if a parameter that shapes sampling is given, else `"greedy"`."""
-    sampling = {
-        name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p") if options.get(name) is not None
-    }
-    return "sample" if sampling or options.get("num_return_sequences") not in (None, 1) else "greedy"
+    given = (PARAMETERS[name].processor for name in options if name in PARAMETERS and options[name] is not None)
+    several = options.get("num_return_sequences") not in (None, 1)
+    return "sample" if several or any(processor in SHAPES_SAMPLING for processor in given) else "greedy"
 
 
 def _is_many(prompt: Prompt | Sequence[Prompt]) -> bool:

@@ -1,84 +1,17 @@
 """The public face: what `generate`, `stream`, `logits` and `score` return, refuse and leave behind."""
 
 import json
-import threading
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from face import PROMPTS, STRATEGIES, same
 
-import random_llama
 import treille
-from treille.errors import Cancelled, CapacityError, DecodingError, ParameterError, UserError
+from treille.errors import CapacityError, ParameterError, UserError
 from treille.language_model import LanguageModel, default_strategy
-from treille.requests import Argmax, Call, Forward, Gather
-from treille.strategies import beam, best_of_n, diverse_beam, first_finish, greedy, sample, self_consistency
-from treille.strategy import Configured, Output, StrategyInfo, complete
-
-PROMPTS = ["hello", "a b", "x", "the end.", "12"]
-STRATEGIES = [
-    greedy(), sample(), beam(width=3), diverse_beam(width=4, groups=2), best_of_n(n=3), first_finish(n=3),
-    self_consistency(n=3, extract=len), beam(width=2, early_stopping="never", length_penalty=0.0),
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Directory and `transformers` model of a checkpoint with a byte-level tokenizer."""
-    directory = tmp_path_factory.mktemp("bytes")
-    return directory, random_llama.save(directory)
-
-
-@pytest.fixture(scope="module")
-def lm(saved):
-    """A model in debug mode."""
-    return treille.load(saved[0], debug=True)
-
-
-@pytest.fixture(scope="module")
-def spaced(tmp_path_factory):
-    """A model whose tokenizer strips the first space of a text."""
-    directory = tmp_path_factory.mktemp("spaces")
-    random_llama.save(directory, random_llama.metaspace)
-    return treille.load(directory, debug=True)
-
-
-@pytest.fixture(scope="module")
-def mute(tmp_path_factory):
-    """A model without tokenizer."""
-    directory = tmp_path_factory.mktemp("mute")
-    random_llama.save(directory, None)
-    return treille.load(directory)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(lm, spaced, mute):
-    """After every test no run is left in the engine, no listener, and all slots are free or in the prefix cache."""
-    yield
-    for model in (lm, spaced, mute):
-        assert model.engine.jobs == {}
-        assert model.engine.instruments == []
-        accounts = model.engine.runners["target"].store.accounts()
-        assert accounts.protected == 0
-        model.engine.runners["target"].prefix.clear()
-        assert model.engine.runners["target"].store.accounts().free == accounts.total
-
-
-def adhoc(function):
-    """A generator function as an unregistered strategy."""
-    return Configured(StrategyInfo(function.__name__, function, "", "", "", do_sample=False), {}, {})
-
-
-def same(one, other):
-    """Whether two generations have the same candidates; log-probabilities up to the rounding of batched sums."""
-    assert [c.tokens for c in one.candidates] == [c.tokens for c in other.candidates]
-    assert [c.text for c in one.candidates] == [c.text for c in other.candidates]
-    assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
-    return True
-
-
-# --- prompts ----------------------------------------------------------------------------------------------------------
+from treille.strategies import beam, sample, self_consistency
 
 
 def test_a_list_of_prompts_gives_what_each_gives_alone(lm):
@@ -153,10 +86,10 @@ def test_a_strategy_for_each_prompt(lm):
 
 
 def test_the_default_is_greedy_unless_sampling_is_asked_for(lm):
-    """`sample` with temperature, top_k, top_p, min_p, typical_p or several texts; `greedy` otherwise."""
+    """`sample` with a parameter that shapes sampling or several texts; `greedy` otherwise."""
     for given in ({}, {"repetition_penalty": 1.2}, {"temperature": None}, {"num_return_sequences": None}, {"seed": 1}):
         assert default_strategy(given) == "greedy"
-    for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "num_return_sequences"):
+    for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "num_return_sequences"):
         assert default_strategy({name: 2}) == "sample"
     assert lm.generate("x", max_new_tokens=2).strategy == "greedy(max_new_tokens=2)"
     assert lm.generate("x", max_new_tokens=2, top_p=0.9).strategy == "sample(max_new_tokens=2, top_p=0.9)"
@@ -237,7 +170,7 @@ REFUSED = [
     ({"min_length": 20, "max_new_tokens": 8}, "max_new_tokens=8"), ({"min_new_tokens": "9"}, "min_new_tokens"),
     ({"strategy": "bem"}, "choose one of"), ({"strategy": 7}, "give a name"),
     ({"strategy": ["beam"]}, "one prompt|a name"),
-    ({"strategy": "greedy", "temperature": 0.5}, "does not sample"), ({"epsilon_cutoff": 0.1}, "strategy='sample'"),
+    ({"strategy": "greedy", "temperature": 0.5}, "does not sample"), ({"strategy": "greedy", "epsilon_cutoff": 0.1}, "strategy='sample'"),
     ({"strategy": "greedy", "num_return_sequences": 2}, "beam"), ({"strategy": "beam", "width": "a"}, "int"),
     ({"strategy": "beam", "width": 0}, "at least 1"), ({"strategy": "beam", "num_return_sequences": 9}, "raise width"),
     ({"strategy": "beam", "early_stopping": "x"}, "choose"), ({"strategy": beam(width=2), "width": 3}, "itself"),
@@ -298,199 +231,6 @@ def test_unknown_devices_and_dtypes_are_refused(saved, wrong):
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
-@pytest.mark.parametrize("stop", [(), (".", "33", "7z"), ("3v", "k3qk", " 9")], ids=str)
-def test_a_stream_says_the_text(lm, spaced, strategy, stop):
-    """The pieces together are `result.text`, which is what `generate` returns; no piece holds part of a stop string."""
-    for model in (lm, spaced):
-        for seed, prompt in enumerate(PROMPTS[:3]):
-            options = {"max_new_tokens": 24, "seed": seed, "stop_strings": list(stop)}
-            stream = model.stream(prompt, strategy, **options)
-            said = ""
-            for piece in stream:
-                assert piece
-                said += piece
-                assert not any(s in said for s in stop)
-            assert said == stream.result.text
-            assert same(stream.result, model.generate(prompt, strategy, **options))
-
-
-def test_a_stream_is_in_pieces(lm):
-    """Greedy text arrives with every token, beam text when the beams agree; a possible stop string is held back."""
-    free = list(lm.stream("x", max_new_tokens=12, eos_token_id=[]))
-    assert len(free) >= 10
-    text = "".join(free)
-    held = list(lm.stream("x", max_new_tokens=12, eos_token_id=[], stop_strings=text[3:6] + "never"))
-    assert "".join(held) == text
-    assert any(len(piece) >= 4 for piece in held)
-
-
-def test_a_stream_that_is_closed_early_frees_everything(lm):
-    """`break`, `close`, leaving `with` and never iterating end the run; its result is then Cancelled."""
-    for _ in lm.stream("hello", beam(width=3), max_new_tokens=100):
-        break
-    assert lm.engine.jobs == {}
-    stream = lm.stream("hello", max_new_tokens=100)
-    pieces = iter(stream)
-    next(pieces)
-    pieces.close()
-    with pytest.raises(Cancelled):
-        stream.result  # noqa: B018
-    with lm.stream("hello", max_new_tokens=100, trace=True) as stream:
-        assert len(lm.engine.jobs) == 1
-    with pytest.raises(Cancelled):
-        list(stream)
-    with lm.stream("hello", max_new_tokens=5) as stream:
-        said = "".join(stream)
-    assert stream.result.text == said
-
-
-def test_streams_run_side_by_side(lm):
-    """Two streams and a `generate` in between share the engine; each says its own text."""
-    one, two = (lm.stream(p, "sample", seed=4, max_new_tokens=15) for p in ("hello", "12"))
-    said = ["", ""]
-    first, second = iter(one), iter(two)
-    for _ in range(3):
-        said[0] += next(first, "")
-        said[1] += next(second, "")
-        lm.generate("x", max_new_tokens=2)
-    said[0] += "".join(first)
-    said[1] += "".join(second)
-    for prompt, text in zip(("hello", "12"), said, strict=True):
-        assert text == lm.generate(prompt, "sample", seed=4, max_new_tokens=15).text
-
-
-def test_an_error_while_streaming_is_raised_where_it_is_read(lm):
-    """What was said before stays said; then the run's error is raised, and nothing is left."""
-
-    def bad(path, logits):
-        if len(path) > 8:
-            raise RuntimeError("own fault")
-        return logits
-
-    stream, said = lm.stream("hello", logits_processor=bad, max_new_tokens=20), ""
-    pieces = iter(stream)
-    said += next(pieces) + next(pieces)
-    with pytest.raises(DecodingError, match="own fault"):
-        list(pieces)
-    assert said == lm.generate("hello", max_new_tokens=len(said)).text
-    with pytest.raises(DecodingError):
-        stream.result  # noqa: B018
-
-
-# --- threads and functions of the user --------------------------------------------------------------------------------
-
-
-def test_threads_share_one_model(lm):
-    """Four threads that generate and stream at once get what each gets alone."""
-    jobs = [(p, s) for p in PROMPTS[:2] for s in (sample(), beam(width=2))]
-    expected = [lm.generate(p, s, seed=2, max_new_tokens=16) for p, s in jobs]
-    found = [None] * len(jobs)
-
-    def work(i):
-        prompt, strategy = jobs[i]
-        if i % 2:
-            found[i] = lm.generate([prompt, "x"], strategy, seed=2, max_new_tokens=16)[0]
-        else:
-            found[i] = lm.stream(prompt, strategy, seed=2, max_new_tokens=16).result
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_a_call_may_use_the_model_that_waits_for_it(lm):
-    """A run that waits for a `Call` blocks nobody: not the call itself, and not another thread."""
-
-    def asks(run):
-        text = yield Call(lambda: lm.generate("x", max_new_tokens=3).text)
-        hypothesis = yield from complete(run, run.start)
-        return Output((hypothesis,), {"text": text})
-
-    out = lm.generate("hello", adhoc(asks), max_new_tokens=4)
-    assert out.details["text"] == lm.generate("x", max_new_tokens=3).text
-    assert out.tokens == lm.generate("hello", max_new_tokens=4).tokens
-
-
-def test_a_scorer_may_use_the_model(lm):
-    """Best-of-n by the model's own score of each text."""
-
-    def own(texts):
-        return [sum(lm.score(t.prompt, t.tokens)) for t in texts]
-
-    out = lm.generate("hello", best_of_n(n=3, scorer=own), seed=1, max_new_tokens=6)
-    assert out.candidates[0].score == pytest.approx(out.raw_logprob, abs=1e-4)
-
-
-def test_a_processor_may_not_decode_with_the_model(lm):
-    """It would wait for itself: the run fails alone, with the way out."""
-
-    def recursive(path, logits):
-        lm.score([1], [2])
-        return logits
-
-    with pytest.raises(DecodingError, match="another LanguageModel"):
-        lm.generate("x", logits_processor=recursive, max_new_tokens=2)
-    assert lm.generate("x", max_new_tokens=2).tokens
-
-
-def test_strategies_that_misbehave_fail_alone(lm):
-    """No output, no candidates, a forgotten call, a fault while being closed: each is its own run's error."""
-
-    def nothing(run):
-        yield Forward([run.tip], Argmax())
-
-    def empty(run):
-        yield Forward([run.tip], Argmax())
-        return Output(())
-
-    def forgot(run):
-        yield Gather(beam(width=2))
-
-    def careless(run):
-        try:
-            yield from complete(run, run.start)
-        finally:
-            raise RuntimeError("while closing")
-
-    good = adhoc(lambda run: (yield from greedy.function(run)))
-    for wrong, reason in ((nothing, "returns an Output"), (empty, "at least one candidate"), (forgot, "generators")):
-        with pytest.raises(DecodingError, match=reason):
-            lm.generate("x", adhoc(wrong), max_new_tokens=3)
-    stream = lm.stream("hello", good, max_new_tokens=9)
-    with lm.stream("x", adhoc(careless), max_new_tokens=50) as closed:
-        next(iter(closed))
-    assert stream.result.tokens == lm.generate("hello", max_new_tokens=9).tokens
-
-
-def test_an_interrupt_leaves_the_others_right(lm):
-    """Ctrl-C in one call: rows of the broken forward are computed again for a stream that was in it."""
-    decoder = lm.checkpoint.decoder
-    expected = lm.generate("hello there", max_new_tokens=12)
-    with lm.stream("hello there", max_new_tokens=12) as stream:
-        pieces = iter(stream)
-        next(pieces)
-        real = decoder.forward_hidden
-
-        def interrupted(*_):
-            raise KeyboardInterrupt
-
-        decoder.forward_hidden = interrupted
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                lm.generate("x", max_new_tokens=5)
-        finally:
-            decoder.forward_hidden = real
-        list(pieces)
-        assert same(stream.result, expected)
-
-
-# --- results ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
