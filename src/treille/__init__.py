@@ -18,6 +18,7 @@ from treille.errors import (
 from treille.output import Candidate, Generation
 from treille.requests import (
     Argmax,
+    Attention,
     Call,
     Choice,
     Distribution,
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Argmax",
+    "Attention",
     "Call",
     "Cancelled",
     "Candidate",

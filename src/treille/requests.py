@@ -96,7 +96,18 @@ class Hidden:
     layers: tuple[int, ...] = (-1,)
 
 
-Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Hidden
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Attention weights of the node's last token over its whole path, by layer (0 … L - 1) and query head.
+
+    Result: float32 `[len(layers), Hq, length]`; positions beyond a layer's window have weight 0. It reads the path's
+    keys, so it costs as much as the text is long.
+    """
+
+    layers: tuple[int, ...]
+
+
+Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Hidden | Attention
 
 
 @dataclass(frozen=True, slots=True)

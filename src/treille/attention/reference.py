@@ -14,20 +14,48 @@ if TYPE_CHECKING:
     from treille.attention.plan import AttentionPlan
 
 
-def visible(plan: AttentionPlan, window: int | None) -> list[list[int]]:
-    """For each row, the slots it sees, by position; the last one is its own."""
-    positions, slots = plan.host_positions(), [int(s) for s in plan.slots.tolist()]
-    seen: list[dict[int, int]] = [{} for _ in positions]
+def visible(plan: AttentionPlan, row: int, window: int | None = None) -> list[int]:
+    """The slots that a row sees, by position; the last one is its own."""
+    positions = plan.host_positions()
+    slots = plan.derive("host_slots", plan.slots.tolist)
+    seen: dict[int, int] = {}
     for piece in plan.pieces:
-        for row in piece.rows:
-            seen[row].update({piece.position + i: piece.start + i for i in range(piece.stop - piece.start)})
-    for block in plan.blocks:
-        for row in range(block.begin, block.end):
-            seen[row].update({positions[other]: slots[other] for other in ancestors(block, row)})
-    return [
-        [at[position] for position in sorted(at) if window is None or position > positions[row] - window]
-        for row, at in enumerate(seen)
-    ]
+        if row in piece.rows:
+            seen.update({piece.position + i: piece.start + i for i in range(piece.stop - piece.start)})
+    block = next(block for block in plan.blocks if block.begin <= row < block.end)
+    seen.update({positions[other]: slots[other] for other in ancestors(block, row)})
+    return [seen[position] for position in sorted(seen) if window is None or position > positions[row] - window]
+
+
+def weights(
+    q: Tensor,
+    keys: Tensor,
+    plan: AttentionPlan,
+    row: int,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """[Hq, T] float32: how much a row attends to each of the positions 0 … T - 1 up to its own.
+
+    Args:
+        q: [Hq, D] the row's rotated queries.
+        keys: [Hkv, S, D] the layer's pool.
+        plan: What each row sees.
+        row: Which row.
+        scale: As for `attend`.
+        window: As for `attend`; positions beyond it have weight 0.
+        softcap: As for `attend`.
+    """
+    index = torch.tensor(visible(plan, row), device=keys.device)
+    row_keys = keys[:, index].float().repeat_interleave(q.shape[0] // keys.shape[0], dim=0)  # [Hq, T, D]
+    scores = torch.einsum("hd,htd->ht", q.float(), row_keys) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if window is not None:
+        scores[:, : max(0, scores.shape[1] - window)] = -torch.inf
+    return scores.softmax(-1)
 
 
 def attend(
@@ -60,12 +88,9 @@ def attend(
     """
     groups = q.shape[1] // keys.shape[0]
     out = torch.empty_like(q)
-    for row, slots in enumerate(visible(plan, window)):
-        index = torch.tensor(slots, device=keys.device)
-        row_keys = keys[:, index].float().repeat_interleave(groups, dim=0)  # [Hq, T, D]
+    for row in range(plan.row_count):
+        index = torch.tensor(visible(plan, row, window), device=keys.device)
         row_values = values[:, index].float().repeat_interleave(groups, dim=0)
-        scores = torch.einsum("hd,htd->ht", q[row].float(), row_keys) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        out[row] = torch.einsum("ht,htd->hd", scores.softmax(-1), row_values).to(out.dtype)
+        row_weights = weights(q[row], keys, plan, row, scale=scale, window=window, softcap=softcap)[:, -len(index) :]
+        out[row] = torch.einsum("ht,htd->hd", row_weights, row_values).to(out.dtype)
     return out

@@ -23,9 +23,10 @@ from treille.engine.batch import Packer, is_long
 from treille.engine.instruments import ForwardReport, Instrument
 from treille.engine.job import Group, Job, Pending, Task, is_output
 from treille.engine.races import losers, winner
+from treille.engine.refusals import refusal
 from treille.engine.runner import one_thread
-from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError, TreilleError
-from treille.requests import Argmax, Call, Forward, Gather, Hidden, Race, Sample, Score, ScoredText
+from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError
+from treille.requests import Argmax, Call, Forward, Gather, Race, Sample, Score, ScoredText
 
 if TYPE_CHECKING:
     import random as standard_random
@@ -327,7 +328,7 @@ class Engine:
     # --- forwards -----------------------------------------------------------------------------------------------------
 
     def _await_forward(self, task: Task, request: Forward) -> None:
-        error = self._refusal(task.job, request)
+        error = refusal(request, self.runners)
         if error is not None:
             self._ready.append((task, None, error))
             return
@@ -335,23 +336,6 @@ class Engine:
         self._pending[request.model].append(Pending(task, request))
         if task.parent is not None and task.parent.kind == "race":
             self._check(task.parent)
-
-    def _refusal(self, job: Job, request: Forward) -> TreilleError | None:
-        """Why a forward cannot be computed, if so."""
-        runner = self.runners.get(request.model)
-        if runner is None:
-            known = ", ".join(sorted(self.runners))
-            return ParameterError(f"Forward(model={request.model!r}): no such model here; known are {known}")
-        if not request.nodes:
-            return StrategyError("a Forward needs at least one node")
-        length = max(node.length for node in request.nodes)
-        context = runner.decoder.shape.context_length
-        if length > context:
-            return CapacityError(
-                f"strategy {job.configured.info.name!r} asks for position {length - 1}, but the context of "
-                f"{runner.name!r} has {context} tokens; lower max_new_tokens or shorten the prompt"
-            )
-        return None
 
     def _forward(self, runner: ModelRunner, pendings: list[Pending]) -> None:
         """Pack, compute, read, answer: one forward of one model."""
@@ -361,7 +345,7 @@ class Engine:
             return
         batch = packer.build()
         readings = readouts.of_batch(pendings, batch)
-        layers = {layer for r in readings if isinstance(r.want, Hidden) for layer in r.want.layers if layer >= 0}
+        layers = readouts.boundaries(readings)
         for instrument in self.instruments:
             instrument.before_forward(runner.name, batch.rows)
         planned = time.perf_counter()
@@ -370,7 +354,13 @@ class Engine:
             with one_thread(batch.rows, runner.one_thread_rows), torch.inference_mode():
                 hidden, boundaries = runner.forward(batch, layers)
                 done = time.perf_counter()
-                readouts.take(readings, hidden, boundaries, runner.decoder.logits)
+                readouts.take(
+                    readings,
+                    hidden,
+                    boundaries,
+                    runner.decoder.logits,
+                    lambda layer, row: runner.attention(layer, boundaries[layer], batch.plan, row),
+                )
         except Exception as failure:  # noqa: BLE001 - whatever it was, the jobs outside this batch go on
             self._lost(batch, pendings, packer.jobs, failure)
             return

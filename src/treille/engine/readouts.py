@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from treille.errors import NoTokenLeft
-from treille.requests import Argmax, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
+from treille.requests import Argmax, Attention, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
 from treille.sampling.path import Path
 from treille.sampling.random import sample_rows
 
@@ -131,11 +131,18 @@ def _path(reading: Reading) -> Path:
     return Path(reading.node.path, run.tip.length, lambda purpose: source.uniform(length, purpose))
 
 
+def boundaries(readings: Sequence[Reading]) -> set[int]:
+    """The layer boundaries whose hidden states these readings need."""
+    wants = [reading.want for reading in readings if isinstance(reading.want, Hidden | Attention)]
+    return {layer for want in wants for layer in want.layers if layer >= 0}
+
+
 def take(
     readings: Sequence[Reading],
     hidden: Tensor,
     boundaries: Mapping[int, Tensor],
     logits_of: Callable[[Tensor], Tensor],
+    attention_of: Callable[[int, int], Tensor],
 ) -> None:
     """Answer all readings of one forward.
 
@@ -144,12 +151,15 @@ def take(
         hidden: `[R, H]`, after the final norm.
         boundaries: hidden states `[R, H]` at the layer boundaries that were asked for.
         logits_of: hidden `[n, H]` to logits `[n, V]` float32.
+        attention_of: (layer, row) to attention weights `[Hq, T]` float32.
     """
-    on_logits = [reading for reading in readings if not isinstance(reading.want, Hidden)]
+    on_logits = [reading for reading in readings if not isinstance(reading.want, Hidden | Attention)]
     for reading in readings:
         if isinstance(reading.want, Hidden):
             states = [hidden if layer == -1 else boundaries[layer] for layer in reading.want.layers]
             reading.result = torch.stack([state[reading.row].float() for state in states])
+        elif isinstance(reading.want, Attention):
+            reading.result = torch.stack([attention_of(layer, reading.row) for layer in reading.want.layers])
     if not on_logits:
         return
     wanted = list(dict.fromkeys(reading.row for reading in on_logits))
@@ -190,7 +200,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
                 _top(members, at, rows, first)
             case LogProbs() | Distribution():
                 _values(members, at, rows.processed, rows.norm)
-            case Hidden():  # pragma: no cover - separated above
+            case Hidden() | Attention():  # pragma: no cover - separated above
                 raise AssertionError
 
 

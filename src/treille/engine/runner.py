@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from treille.attention.plan import check
+from treille.attention.reference import weights
 from treille.cache.prefix import PrefixCache
 from treille.cache.segments import Rows, SegmentStore
 from treille.cache.slots import KVMemory
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from treille.attention.plan import AttentionPlan
     from treille.engine.batch import Batch
     from treille.models.decoder import LanguageModel
     from treille.tree import Node
@@ -108,6 +110,15 @@ class ModelRunner:
     def make_room(self) -> bool:
         """Take back unused reserves, else let the prefix cache give up an entry; False if neither has anything."""
         return self.store.trim() or (self.prefix is not None and self.prefix.evict())
+
+    def attention(self, layer: int, states: Tensor, plan: AttentionPlan, row: int) -> Tensor:
+        """[Hq, T] float32: a row's attention weights in a layer whose input was `states` [R, H]."""
+        assert isinstance(self.decoder, Decoder), "refused for other models"
+        q = self.decoder.queries(layer, states[row : row + 1], plan.positions[row : row + 1])[0]
+        part = self.decoder.weights.layers[layer].attention
+        return weights(
+            q, self.memory.keys[layer], plan, row, scale=part.scale, window=part.window, softcap=part.softcap
+        )
 
     def forward(self, batch: Batch, want_hidden: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """Compute a batch: hidden states after the final norm `[R, H]`, and those at the wanted layer boundaries."""

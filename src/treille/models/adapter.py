@@ -191,6 +191,7 @@ class TransformersAdapter:
             kv_heads=kv_heads,
             head_dim=head_dim,
             context_length=context_length,
+            last_boundary=len(layers) - 1,
             dtype=self.model.dtype,
             device=self.model.device,
         )

@@ -14,8 +14,8 @@ from torch import Tensor
 from treille.attention.plan import AttentionPlan
 from treille.errors import ParameterError
 from treille.models.config import DecoderConfig
-from treille.models.ops import AttentionLayer, Experts, KVStore, Linear, Norm, Ops, normalize
-from treille.models.rope import Rotary, rotary
+from treille.models.ops import AttentionLayer, Experts, KVStore, Linear, Norm, Ops, norm_heads, normalize
+from treille.models.rope import Rotary, rotary, rotate
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class ModelShape:
         kv_heads: Key and value heads of every layer.
         head_dim: Dimension of every head.
         context_length: Longest sequence in tokens.
+        last_boundary: The last layer boundary whose hidden states can be had.
         dtype: Of the weights, and of keys and values.
         device: Of the weights.
     """
@@ -39,6 +40,7 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     context_length: int
+    last_boundary: int
     dtype: torch.dtype
     device: torch.device
 
@@ -158,6 +160,7 @@ class Decoder:
             kv_heads=config.kv_heads,
             head_dim=config.head_dim,
             context_length=config.context_length,
+            last_boundary=len(config.layers),
             dtype=weights.embedding.dtype,
             device=weights.embedding.device,
         )
@@ -232,6 +235,20 @@ class Decoder:
         for layer in self.weights.layers[start:stop]:
             x = self._run(layer, x, None if layer.rope is None else rotaries[layer.rope], kv, plan)
         return x
+
+    def queries(self, layer: int, x: Tensor, positions: Tensor) -> Tensor:
+        """[R, Hq, D] float32: a layer's queries, normed and rotated.
+
+        Args:
+            layer: Which.
+            x: [R, H] the layer's input.
+            positions: [R] int64.
+        """
+        part = self.weights.layers[layer]
+        qkv = self.ops.project(x, part.attention_norm, part.qkv)
+        q = qkv.view(x.shape[0], -1, part.attention.head_dim)[:, : part.attention.heads]
+        q = norm_heads(q.float(), part.attention.q_norm)
+        return q if part.rope is None else rotate(q, rotary(*self._ropes[part.rope], positions))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[n, V] float32.

@@ -198,7 +198,7 @@ class TorchOps:
         heads = qkv.view(qkv.shape[0], -1, layer.head_dim)
         q = heads[:, : layer.heads]
         k, v = heads[:, layer.heads : layer.heads + layer.kv_heads], heads[:, layer.heads + layer.kv_heads :]
-        q, k = _norm_heads(q, layer.q_norm), _norm_heads(k, layer.k_norm)
+        q, k = norm_heads(q, layer.q_norm), norm_heads(k, layer.k_norm)
         if by is not None:
             q, k = rotate(q, by), rotate(k, by)
         keys, values = kv.keys[layer.index], kv.values[layer.index]
@@ -239,7 +239,7 @@ class TorchOps:
         return _add(x, mixed.to(x.dtype), multiplier)
 
 
-def _norm_heads(x: Tensor, norm: Norm | None) -> Tensor:
+def norm_heads(x: Tensor, norm: Norm | None) -> Tensor:
     """[R, heads, D] normed in groups of as many values as the norm has weights: a head, or all heads."""
     return x if norm is None else normalize(x.reshape(x.shape[0], -1, norm.weight.shape[0]), norm).view(x.shape)
 

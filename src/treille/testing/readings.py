@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from treille.errors import NoTokenLeft, ParameterError
-from treille.requests import Argmax, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
+from treille.requests import Argmax, Attention, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
 from treille.sampling.path import Path
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Readings:
             case Distribution():
                 # float64 where the engine has float32: enumeration gets its fractions back from these numbers.
                 return torch.tensor(row.raw_logprobs if want.raw else row.logprobs, dtype=torch.float64)
-            case Hidden():
-                raise ParameterError("Hidden: a table has no hidden states; test this strategy on a small checkpoint")
+            case Hidden() | Attention():
+                raise ParameterError(f"{want}: a table has no layers; test this strategy on a small checkpoint")
 
     def _row(self, node: Node, model: str, prompt_length: int, source: Random) -> Row:
         if model not in self.models:

@@ -113,7 +113,7 @@ def case(
     generator = torch.Generator().manual_seed(seed)
     keys, values = torch.randn(2, kv_heads, SLOTS, width, generator=generator).to(dtype)
     q = torch.randn(plan.row_count, q_heads, width, generator=generator).to(dtype)
-    seen = {slot for slots in reference.visible(plan, window) for slot in slots}
+    seen = {slot for row in range(plan.row_count) for slot in reference.visible(plan, row, window)}
     hidden = [slot for slot in range(SLOTS) if slot not in seen]
     keys[:, hidden] = values[:, hidden] = torch.nan
     k, v = (pool[:, plan.slots].transpose(0, 1).contiguous() for pool in (keys, values))

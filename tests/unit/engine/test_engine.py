@@ -11,7 +11,7 @@ import torch
 
 from treille.engine.instruments import Instrument
 from treille.errors import CapacityError, DecodingError, NoTokenLeft, ParameterError, StrategyError
-from treille.requests import Argmax, Call, Distribution, Forward, Gather, Hidden, LogProbs, Race, Score, TopK
+from treille.requests import Argmax, Attention, Call, Distribution, Forward, Gather, Hidden, LogProbs, Race, Score, TopK
 from treille.sampling.presets import build_chain
 from treille.strategies import beam, best_of_n, diverse_beam, first_finish, greedy, sample, self_consistency
 from treille.strategy import Configured, Hypothesis, Output, StrategyInfo, complete
@@ -249,6 +249,29 @@ def test_readouts_describe_the_distribution_after_the_nodes_own_path():
         torch.testing.assert_close(logp, expected, atol=1e-4, rtol=0)
 
 
+def test_attention_is_that_of_the_nodes_own_path():
+    """Attention weights of nodes of a tree are those of a fresh run over that path alone, and sum to one."""
+    asked = {}
+
+    def reader(run):
+        a = run.tip.child(8)
+        asked["nodes"] = [a, a.child(9), a.child(10).child(11)]
+        asked["weights"] = yield Forward(asked["nodes"], Attention((0, 1)))
+        return Output((Hypothesis(a),))
+
+    def alone(run):
+        (asked["alone"],) = yield Forward([run.tip], Attention((0, 1)))
+        return Output((run.start,))
+
+    engine = tiny.engine(MODEL, budget=3)
+    engine.run([tiny.submit(engine, adhoc(reader), [4, 5, 6])])
+    for node, weights in zip(asked["nodes"], asked["weights"], strict=True):
+        assert weights.shape == (2, 4, node.length)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4))
+        engine.run([tiny.submit(engine, adhoc(alone), node.path.tolist())])
+        torch.testing.assert_close(weights, asked["alone"], atol=1e-5, rtol=0)
+
+
 def test_processors_see_each_nodes_own_path():
     """Repetition penalties along two branches of one tree are computed from the branch's own tokens."""
     chain = build_chain({"repetition_penalty": 3.0})
@@ -367,6 +390,18 @@ def test_misuse_is_refused_with_its_reason():
             yield Gather()
         with pytest.raises(CapacityError, match="context"):
             yield Forward([run.tip.extend([1] * 600)], Argmax())
+        with pytest.raises(ParameterError, match="token id 97"):
+            yield Forward([run.tip.child(97).child(1)], Argmax())
+        with pytest.raises(ParameterError, match="boundaries 0 to 2"):
+            yield Forward([run.tip], (Argmax(), Hidden((3,))))
+        with pytest.raises(ParameterError, match="layers are 0 to 1"):
+            yield Forward([run.tip], Attention((2,)))
+        with pytest.raises(ParameterError, match="token ids are 0 to 96"):
+            yield Forward([run.tip], LogProbs((97,)))
+        with pytest.raises(ParameterError, match="k must be"):
+            yield Forward([run.tip], TopK(0))
+        with pytest.raises(StrategyError, match="wants readouts"):
+            yield Forward([run.tip], Argmax)
         return Output((run.start,))
 
     engine = tiny.engine(MODEL)

@@ -6,12 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from face import PROMPTS, STRATEGIES, same
+from face import PROMPTS, STRATEGIES, adhoc, same
 
 import treille
 from treille.errors import CapacityError, ParameterError, UserError
 from treille.language_model import LanguageModel, default_strategy
+from treille.requests import Attention, Forward
 from treille.strategies import beam, sample, self_consistency
+from treille.strategy import Output
 
 
 def test_a_list_of_prompts_gives_what_each_gives_alone(lm):
@@ -288,3 +290,19 @@ def test_score_is_the_log_probability_of_each_token(lm, saved):
     for wrong in ("", [], 5, [999]):
         with pytest.raises(ParameterError, match="continuation"):
             lm.score("x", wrong)
+
+
+def test_attention_is_that_of_transformers(lm, saved):
+    """The weights of every layer and head after a text equal those `transformers` gives out."""
+    directory, model = saved
+    tokens, got = lm.encode("the end."), {}
+
+    def reader(run):
+        (got["weights"],) = yield Forward([run.tip], Attention(tuple(range(len(model.model.layers)))))
+        return Output((run.start,))
+
+    lm.generate(tokens, adhoc(reader))
+    eager = type(model).from_pretrained(directory, attn_implementation="eager")
+    with torch.no_grad():
+        expected = eager(torch.tensor([tokens]), output_attentions=True).attentions
+    torch.testing.assert_close(got["weights"], torch.stack([layer[0, :, -1] for layer in expected]), atol=1e-4, rtol=0)
