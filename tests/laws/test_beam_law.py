@@ -4,7 +4,7 @@ import math
 from itertools import product
 
 import pytest
-from straight_line import transformers_beam
+from beam_bookkeeping import transformers_beam
 
 from treille.sampling.chain import Chain
 from treille.sampling.processors import UserProcessor

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from straight_line import group_beam
+from beam_bookkeeping import group_beam
 
 from treille.strategies import beam, diverse_beam
 from treille.testing import TableModel, run_alone

@@ -88,7 +88,7 @@ class _Rows:
         """Run each job's chain over its rows; the processed row of every reading, in order."""
         if all(reading.pending.task.job.chain is None for reading in readings):
             return [self.position[reading.row] for reading in readings]
-        groups: dict[int, tuple[Chain | None, bool, list[Reading]]] = {}
+        groups: dict[tuple[Chain | None, bool], list[Reading]] = {}  # chains compare by value
         keys: list[object] = []
         for reading in readings:
             job, want = reading.pending.task.job, reading.want
@@ -98,10 +98,9 @@ class _Rows:
             keys.append(key)
             if key not in self._index:
                 self._index[key] = -1
-                group = groups.setdefault(2 * id(job.chain) + scores, (job.chain, scores, []))
-                group[2].append(reading)
+                groups.setdefault((job.chain, scores), []).append(reading)
         order: dict[int, int] = {}
-        for chain, scores, members in groups.values():
+        for (chain, scores), members in groups.items():
             self._append(chain, scores, members, order)
         self.processed = torch.cat(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
         first: dict[object, int] = {}

@@ -64,8 +64,7 @@ def _wanted(want: object, runner: ModelRunner) -> TreilleError | None:
 def _tokens(nodes: Sequence[Node], runner: ModelRunner, size: int) -> TreilleError | None:
     """Why the nodes to be computed have no embedding."""
     for node in uncomputed(nodes, runner.name):
-        single = node.length - node.start == 1
-        if single and 0 <= node.token < size:
+        if node.length - node.start == 1 and 0 <= node.token < size:
             continue
         tokens = node.tokens
         wrong = tokens[(tokens < 0) | (tokens >= size)]

@@ -16,7 +16,12 @@ from treille.models.config import Activation
 from treille.models.ops import Attend, AttentionLayer, Experts, KVStore, Linear, Norm, TorchOps
 from treille.models.rope import Rotary
 
-MOST_ATTENTION_ROWS = 64  # beyond, torch's products over whole pieces are faster than the kernel
+MOST_BLOCK_ROWS = 64  # rows of one block; beyond, torch's products over whole pieces are faster than the kernel
+
+
+def short_blocks(plan: AttentionPlan) -> bool:
+    """Whether attention of this forward is the kernel's: any number of decodes and draft trees, but no long prompt."""
+    return plan.derive("short_blocks", lambda: all(b.end - b.begin <= MOST_BLOCK_ROWS for b in plan.blocks))
 
 
 class CpuOps:
@@ -56,7 +61,7 @@ class CpuOps:
 
     def attend(self, qkv: Tensor, layer: AttentionLayer, by: Rotary | None, kv: KVStore, plan: AttentionPlan) -> Tensor:
         """As `Ops.attend`, float32."""
-        if qkv.shape[0] <= MOST_ATTENTION_ROWS:
+        if short_blocks(plan):
             if layer.index not in self._attentions:
                 self._attentions[layer.index] = attention_kernel(layer)
             kernel = self._attentions[layer.index]

@@ -20,12 +20,10 @@ from treille.kernels.dispatch import most_rows
 from treille.kernels.linear import Gate, LinearJob, Project, Residual
 from treille.kernels.team import shared_team
 from treille.models.config import DecoderConfig
-from treille.models.cpu_ops import CpuOps, attention_kernel, packed_linear, packed_norm
+from treille.models.cpu_ops import CpuOps, attention_kernel, packed_linear, packed_norm, short_blocks
 from treille.models.decoder import Decoder, Layer, Mlp, Weights
 from treille.models.ops import Attend, KVStore
 from treille.models.rope import Rotary
-
-MOST_ROWS = 64
 
 _STREAM, _OTHER, _QKV, _CONTEXT, _INNER = range(5)  # buffers; the residual stream alternates between the first two
 
@@ -47,6 +45,7 @@ class CpuStack:
 
     def __init__(self, config: DecoderConfig, weights: Weights, attentions: Sequence[FewRowsAttention]) -> None:
         self._weights = weights
+        self._most_rows = most_rows(weights.embedding.dtype)
         self._steps = steps(narrow=weights.embedding.dtype != torch.float32)
         self._jobs: list[LinearJob] = []
         self._attentions: list[_Attention] = []
@@ -114,9 +113,9 @@ class CpuStack:
         assert isinstance(layer.mlp, Mlp)
         return layer.qkv.weight.shape[0], layer.out.weight.shape[1], layer.mlp.down.weight.shape[1]
 
-    def takes(self, rows: int) -> bool:
-        """Whether a forward of so many rows is this stack's."""
-        return rows <= MOST_ROWS
+    def takes(self, plan: AttentionPlan) -> bool:
+        """Whether a forward is this stack's: every product and all attention by the kernels."""
+        return plan.row_count <= self._most_rows and short_blocks(plan)
 
     def run(
         self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan

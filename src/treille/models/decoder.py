@@ -125,8 +125,8 @@ class Weights:
 class Stack(Protocol):
     """Ranges of layers in one go; gives what the decoder's loop over the same layers gives."""
 
-    def takes(self, rows: int) -> bool:
-        """Whether it runs forwards of so many rows."""
+    def takes(self, plan: AttentionPlan) -> bool:
+        """Whether it runs this forward."""
         ...
 
     def run(
@@ -145,7 +145,7 @@ class Decoder:
         ops: The operations its layers are written with; the attribute may be replaced at any time.
 
     Attributes:
-        stack: Runs ranges of layers in one go where it takes the number of rows; None: always operation by operation.
+        stack: Runs ranges of layers in one go where it takes the forward; None: always operation by operation.
     """
 
     def __init__(self, config: DecoderConfig, weights: Weights, ops: Ops) -> None:
@@ -230,7 +230,7 @@ class Decoder:
         self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan
     ) -> Tensor:
         """The residual stream after layers `start … stop - 1`."""
-        if self.stack is not None and self.stack.takes(x.shape[0]):
+        if self.stack is not None and self.stack.takes(plan):
             return self.stack.run(start, stop, x, rotaries, kv, plan)
         for layer in self.weights.layers[start:stop]:
             x = self._run(layer, x, None if layer.rope is None else rotaries[layer.rope], kv, plan)
