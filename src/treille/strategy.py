@@ -335,7 +335,7 @@ def _checked(info: StrategyInfo, parameter: inspect.Parameter, value: Any) -> An
         str: isinstance(value, str),
     }
     if not fits.get(kind, True):
-        raise ParameterError(
-            f"{info.name}({parameter.name}={value!r}): a {kind.__name__} is wanted, got a {type(value).__name__}"
-        )
+        required = parameter.default is inspect.Parameter.empty
+        way_out = "give one" if required else f"give one, or leave it out for {parameter.default!r}"
+        raise ParameterError(f"{info.name}({parameter.name}={value!r}): not a value of type {kind.__name__}; {way_out}")
     return float(value) if kind is float else value
