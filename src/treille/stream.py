@@ -31,8 +31,8 @@ class Stream:
         self._recorder: Recorder | None = None
         self._settled: Node | None = None
         self._pushed = 0  # tokens of the path that were turned into text
-        self._said = ""
-        self._sent = 0  # characters of `_said` that were handed out
+        self._held = ""  # settled text that is not handed out yet: the only part a stop string can still begin in
+        self._sent = 0  # characters that were handed out
 
     def attach(self, job: Job, recorder: Recorder | None) -> None:
         """Say which job this is the text of."""
@@ -81,11 +81,12 @@ class Stream:
         if node is None or self._text is None or node.length <= max(self._pushed, start):
             return ""
         for token in job.run.limits.spoken(node.path[max(self._pushed, start) :].tolist()):
-            self._said += self._text.push(token)
+            self._held += self._text.push(token)
         self._pushed = node.length
-        safe = _safe_length(self._said, job.run.limits.stop_strings)
-        safe = min(safe, len(cut(self._said, job.run.limits)))
-        piece, self._sent = self._said[self._sent : safe], max(self._sent, safe)
+        safe = _safe_length(self._held, job.run.limits.stop_strings)
+        safe = min(safe, len(cut(self._held, job.run.limits)))
+        piece, self._held = self._held[:safe], self._held[safe:]
+        self._sent += len(piece)
         return piece
 
 

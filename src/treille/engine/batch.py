@@ -114,7 +114,6 @@ class Packer:
 
     def __init__(self, runner: ModelRunner, budget: int) -> None:
         self.runner = runner
-        self.budget = budget
         self.left = budget
         self.entries: dict[int, Entry] = {}
         self.rereads: dict[int, Entry] = {}

@@ -61,7 +61,6 @@ class _Rows:
         self.raw = raw  # [n, V] float32
         self.position = position
         self._raw_norm: Tensor | None = None
-        self._index: dict[object, int] = {}
         self._chunks: list[Tensor] = []
         self._count = 0
         self.errors: dict[int, Exception] = {}
@@ -90,24 +89,21 @@ class _Rows:
             return [self.position[reading.row] for reading in readings]
         groups: dict[tuple[Chain | None, bool], list[Reading]] = {}  # chains compare by value
         keys: list[object] = []
+        leaders: dict[object, Reading] = {}  # the reading whose processed row the others of the same key share
         for reading in readings:
             job, want = reading.pending.task.job, reading.want
             scores = isinstance(want, TopK) and not want.renormalize
             stream = want.random.stream if isinstance(want, Sample) else None
             key: object = (reading.row, job.number, stream, scores)
             keys.append(key)
-            if key not in self._index:
-                self._index[key] = -1
+            if key not in leaders:
+                leaders[key] = reading
                 groups.setdefault((job.chain, scores), []).append(reading)
         order: dict[int, int] = {}
         for (chain, scores), members in groups.items():
             self._append(chain, scores, members, order)
         self.processed = torch.cat(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
-        first: dict[object, int] = {}
-        for key, reading in zip(keys, readings, strict=True):
-            if id(reading) in order:
-                first[key] = order[id(reading)]
-        return [first[key] for key in keys]
+        return [order[id(leaders[key])] for key in keys]
 
     def _append(self, chain: Chain | None, scores: bool, members: list[Reading], order: dict[int, int]) -> None:
         index = torch.tensor([self.position[reading.row] for reading in members], device=self.raw.device)

@@ -1,4 +1,4 @@
-"""When the CPU kernels are used, how they are compiled ahead, and the machine's memory bandwidth to judge them by."""
+"""When the CPU kernels are used, and the machine's memory bandwidth to judge them by."""
 
 import os
 import sys
@@ -11,7 +11,6 @@ from numba import carray, njit  # type: ignore[attr-defined]
 
 from treille.kernels.elementwise import FASTMATH
 from treille.kernels.intrinsics import floats_at, load_int, store_float
-from treille.kernels.linear import PackedLinear, PackedNorm, Project
 from treille.kernels.team import CACHE, compile_chunk, fork_join, shared_team
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -55,15 +54,6 @@ def most_rows(dtype: torch.dtype) -> int:
     if dtype == torch.float32 or "AVX512" in torch.backends.cpu.get_cpu_capability():
         return 32
     return _EVERY_ROW
-
-
-def warm(dtype: torch.dtype) -> float:
-    """The seconds it took to compile (first process) or read (later ones) everything for weights of `dtype`."""
-    start = time.perf_counter()
-    norm = PackedNorm.of("rms", torch.ones(8), None, 1e-5)
-    x = Project(PackedLinear.of(torch.zeros(8, 8, dtype=dtype)), norm)(torch.zeros(2, 8))
-    assert x.shape == (2, 8)
-    return time.perf_counter() - start
 
 
 @cache

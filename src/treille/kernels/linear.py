@@ -277,7 +277,7 @@ class LinearJob:
         self.function = chunk_address(linear.weight.dtype)
         self.address = self._words.ctypes.data
         self.chunks = -(-outputs // width)
-        self.inputs, self.outputs, self._gated = linear.inputs, outputs, mode == _GATE
+        self.inputs, self.outputs = linear.inputs, outputs
         self._set(_WEIGHT, linear.weight.data_ptr(), row_bytes)
         self._set(_BIAS, 0 if linear.bias is None else linear.bias.data_ptr())
         self._set(_INNER, linear.inputs, outputs, width, mode, activation)

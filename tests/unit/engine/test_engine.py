@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 
+from treille.attention import merged
 from treille.engine.instruments import Instrument
 from treille.errors import CapacityError, DecodingError, NoTokenLeft, ParameterError, StrategyError
 from treille.requests import Argmax, Attention, Call, Distribution, Forward, Gather, Hidden, LogProbs, Race, Score, TopK
@@ -84,9 +85,9 @@ def test_results_do_not_depend_on_batch_mates_order_or_chunks(seed, budget, cach
 
 
 def test_best_of_16_computes_and_stores_its_prompt_once():
-    """A 400-token prompt of 16 samples is computed in 400 rows, and its slots are held once."""
-    prompt = prompts(1, 5, 400)[0][:390] + [1] * 10
-    engine = tiny.engine(MODEL)
+    """A 1,000-token prompt of 16 samples is computed in 1,000 rows, and its slots are held once."""
+    prompt = [i * 7 % 90 for i in range(1000)]
+    engine = tiny.engine(tiny.decoder(context=1024, attend=merged.attend))
     job = tiny.submit(engine, best_of_n(n=16), prompt, max_new_tokens=8)
     protected = []
     while not job.done:
