@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from treille.attention import merged
+from treille.drafters.base import Host
+from treille.drafters.governor import Governor
+from treille.drafters.speculation import Speculation
 from treille.engine.engine import Engine
+from treille.engine.instruments import Instrument
 from treille.engine.runner import ModelRunner
 from treille.errors import CapacityError, ParameterError
 from treille.models.cpu_stack import accelerate
@@ -32,12 +36,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from treille.engine.instruments import Instrument
+    from treille.engine.instruments import ForwardReport
     from treille.engine.job import Job
+    from treille.models.decoder import ModelShape
     from treille.models.loader import LoadedCheckpoint
+    from treille.options import Drafting, Options
     from treille.requests import Request
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
+BUNDLED_DRAFTS: dict[str, Path] = {}
 
 SHAPES_SAMPLING = frozenset(
     {
@@ -57,6 +64,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     tokenizer: str | Path | None = None,
+    draft_model: str | Path | Mapping[str, str | Path] | None = None,
     **engine: Any,
 ) -> LanguageModel:
     """A language model ready to decode.
@@ -67,6 +75,8 @@ def load(
         device: `"cpu"` (the default), `"cuda"`, `"cuda:1"` …
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, or None for the checkpoint's own.
         tokenizer: only with a model of `transformers`: the directory of its `tokenizer.json`.
+        draft_model: a checkpoint for drafters that run one, or several by name (`{"draft": …, "small": …}`); read when
+            a drafter first asks for it. The bundled model brings its own.
         engine: see `LanguageModel`.
 
     Raises:
@@ -80,12 +90,25 @@ def load(
         checkpoint = load_checkpoint(source, dtype=_dtype(dtype), device=_device(device or "cpu"))
         if isinstance(checkpoint.decoder, Decoder):
             accelerate(checkpoint.decoder, merged.attend)
-        return LanguageModel(checkpoint, **engine)
+        drafts = _draft_models(draft_model, BUNDLED_DRAFTS if model is None else {})
+        return LanguageModel(checkpoint, draft_models=drafts, **engine)
     if device is not None or dtype is not None:
         raise ParameterError(
             "device and dtype of a transformers model are its own; call model.to(…) before load(model)"
         )
-    return LanguageModel(adapt_model(model, tokenizer), **engine)
+    return LanguageModel(adapt_model(model, tokenizer), draft_models=_draft_models(draft_model, {}), **engine)
+
+
+def _draft_models(
+    given: str | Path | Mapping[str, str | Path] | None, bundled: Mapping[str, Path]
+) -> dict[str, str | Path]:
+    """Checkpoints of draft models by name."""
+    if given is None:
+        return dict(bundled)
+    named = {"draft": given} if isinstance(given, str | Path) else dict(given)
+    if "target" in named:
+        raise ParameterError("draft_model: 'target' names the target itself; choose another name")
+    return {**bundled, **named}
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -123,6 +146,7 @@ class LanguageModel:
         prefix_cache: keep computed prompts and answers for later prompts that begin with them.
         debug: check every plan and the slot accounts after every step, and poison freed slots.
         instruments: listeners of the engine.
+        draft_models: checkpoints of draft models by name, read when a drafter first asks for them.
     """
 
     def __init__(
@@ -134,12 +158,18 @@ class LanguageModel:
         prefix_cache: bool = True,
         debug: bool = False,
         instruments: Sequence[Instrument] = (),
+        draft_models: Mapping[str, str | Path] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.tokenizer = checkpoint.tokenizer
         runner = ModelRunner("target", checkpoint.decoder, slots=kv_slots, prefix_cache=prefix_cache, debug=debug)
         self.engine = Engine({"target": runner}, budget=budget, instruments=instruments, debug=debug)
+        self.engine.instruments.append(_CostMeter(self))
         self.lock = threading.RLock()
+        self.draft_models = dict(draft_models or {})
+        self._draft_memory: dict[str, Any] = {}
+        self.governor = Governor()
+        self._debug = debug
         shape = checkpoint.decoder.shape
         plain = None if self.tokenizer is None else PlainText(self.tokenizer)
         self._defaults = Defaults(
@@ -214,6 +244,7 @@ class LanguageModel:
         chosen = _configure(strategy, options)
         tokens = self.encode(prompt)
         settings = resolve(chosen, len(tokens), self._defaults)
+        draft = None if settings.drafting is None else self._speculation(settings, settings.drafting)
 
         def start(trace: bool, settled: Callable[[Node], None] | None) -> tuple[Job, Recorder | None]:
             run = Run(
@@ -224,6 +255,8 @@ class LanguageModel:
                 num_return_sequences=settings.num_return_sequences,
                 codec=self.tokenizer,
                 settled=settled,
+                draft=draft,
+                gumbel=settings.gumbel,
             )
             recorder = Recorder(run, self.engine.instruments) if trace else None
             try:
@@ -234,6 +267,44 @@ class LanguageModel:
                 raise
 
         return start
+
+    def _speculation(self, settings: Options, drafting: Drafting) -> Speculation:
+        """A drafter opened for one run; it refuses here what it cannot honour."""
+        host = Host(
+            self.checkpoint.decoder.shape,
+            self._find_model,
+            self._draft_memory,
+            self.tokenizer,
+            settings.limits.eos_token_ids,
+            settings.do_sample,
+        )
+        return Speculation(
+            drafting.drafter.open(host),
+            rows=drafting.rows,
+            verification=drafting.verification,
+            governor=self.governor if drafting.governor else None,
+        )
+
+    def _find_model(self, name: str) -> ModelShape:
+        """Sizes of a draft model, which is loaded the first time it is asked for."""
+        with self.lock:
+            if name not in self.engine.runners:
+                if name not in self.draft_models:
+                    known = ", ".join(sorted(self.draft_models)) or "none"
+                    raise ParameterError(
+                        f"draft: model={name!r}: there is no such draft model (known: {known}); give its directory to "
+                        "load(…, draft_model=…)"
+                    )
+                target = self.engine.runners["target"]
+                shape = target.decoder.shape
+                checkpoint = load_checkpoint(self.draft_models[name], dtype=shape.dtype, device=shape.device)
+                if isinstance(checkpoint.decoder, Decoder):
+                    accelerate(checkpoint.decoder, merged.attend)
+                slots, cached = target.memory.slots, target.prefix is not None
+                self.engine.add(
+                    ModelRunner(name, checkpoint.decoder, slots=slots, prefix_cache=cached, debug=self._debug)
+                )
+            return self.engine.runners[name].decoder.shape
 
     def _drive(self, jobs: Sequence[Job]) -> None:
         try:
@@ -333,6 +404,18 @@ class LanguageModel:
         self._drive([job])
         job.result()
         return torch.cat(found).to(self.checkpoint.decoder.shape.dtype)
+
+
+class _CostMeter(Instrument):
+    """Tells the governor what every forward costs."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self._lm = lm
+
+    def after_forward(self, report: ForwardReport) -> None:
+        """One more measurement."""
+        seconds = report.forward_seconds + report.readout_seconds + report.plan_seconds
+        self._lm.governor.forward(report.model, report.rows, seconds)
 
 
 def _configure(strategy: StrategyLike, options: Mapping[str, Any]) -> Configured:

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from treille.drafters import ConfiguredDrafter, parse
 from treille.errors import CapacityError, ParameterError
 from treille.sampling.parameters import PARAMETERS
 from treille.sampling.presets import build_chain
@@ -16,11 +17,13 @@ from treille.strategy import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from treille.drafters.speculation import Verification
     from treille.models.tokenizer import Tokenizer
     from treille.sampling.chain import Chain
     from treille.strategy import Configured, StrategyInfo
 
 DEFAULT_NEW_TOKENS = 256
+DEFAULT_DRAFT_ROWS = 32
 
 # Everything beside the processors' own parameters, with its help line.
 GENERAL: dict[str, str] = {
@@ -31,16 +34,32 @@ GENERAL: dict[str, str] = {
     "num_return_sequences": "how many candidates to return",
     "preset": "order and semantics of the processors: transformers, vllm, sglang or llamacpp",
     "processor_order": "explicit order of the processors, a list of names",
+    "draft": "a drafter: its name, or name:key=value,key=value; the text or its law stays the same",
+    "draft_rows": f"nodes drafted in one step at the most (default {DEFAULT_DRAFT_ROWS})",
+    "governor": "draft only as much as pays, by measured cost and acceptance (default: with verification='match')",
+    "verification": "match: the plain text, token for token; rejection: the plain law, more of a drawn draft kept",
+    "noise": "what draws tokens: uniform (default), or gumbel, which a draft model can share",
 }
 
 _TOKEN_PARAMETERS = {
     "bad_words_ids", "begin_suppress_tokens", "forced_eos_token_id", "logit_bias", "sequence_bias", "suppress_tokens",
 }  # fmt: skip
 
+_DRAFTING = ("draft_rows", "governor", "verification")
+
 NOT_YET = {
-    "draft": "drafters are not part of this version; leave draft out to decode plainly",
     "constraint": "constraints are not part of this version; leave constraint out",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """A drafter, and how its drafts are verified."""
+
+    drafter: ConfiguredDrafter
+    rows: int
+    verification: Verification
+    governor: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +71,8 @@ class Options:
     do_sample: bool
     seed: int
     num_return_sequences: int
+    gumbel: bool
+    drafting: Drafting | None
 
 
 class PlainText:
@@ -87,10 +108,10 @@ class Defaults:
 
 
 def split(given: Mapping[str, Any], info: StrategyInfo) -> None:
-    """Refuse names that are neither the strategy's parameters nor generation parameters.
+    """Refuse what can be refused without a model: unknown names, and drafters that do not fit.
 
     Raises:
-        ParameterError: an unknown name, with the nearest known one.
+        ParameterError: an unknown name, with the nearest known one; see also `drafting`.
     """
     known = {*GENERAL, *PARAMETERS, *info.parameters}
     for name in given:
@@ -100,6 +121,7 @@ def split(given: Mapping[str, Any], info: StrategyInfo) -> None:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else "`treille strategies` lists what each strategy takes"
             raise ParameterError(f"{name}={given[name]!r}: strategy {info.name!r} has no such parameter; {hint}")
+    drafting(given, info)
 
 
 def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> Options:
@@ -117,13 +139,63 @@ def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> O
     stop = _stop_strings(options.get("stop_strings"), defaults)
     chain = _chain(configured, options, defaults, eos, max_new, prompt_length)
     seed = options.get("seed")
+    do_sample = info.do_sample and options.get("temperature") != 0
     return Options(
         Limits(max_new, frozenset(eos), stop),
         chain,
-        info.do_sample and options.get("temperature") != 0,
+        do_sample,
         secrets.randbits(63) if seed is None else _integer("seed", seed),
         _at_least_one("num_return_sequences", options.get("num_return_sequences")),
+        _gumbel(options, info),
+        drafting(options, info),
     )
+
+
+def drafting(options: Mapping[str, Any], info: StrategyInfo) -> Drafting | None:
+    """The drafter that `options` name, with its settings.
+
+    Raises:
+        ParameterError: an unknown drafter or value, settings without a drafter, a strategy without spans to draft.
+    """
+    draft = options.get("draft")
+    if draft is None:
+        for name in _DRAFTING:
+            if options.get(name) is not None:
+                raise ParameterError(f"{name}={options[name]!r}: has no effect without draft=; leave it out")
+        return None
+    if not isinstance(draft, str | ConfiguredDrafter):
+        raise ParameterError(f"draft={draft!r}: give a name such as 'prompt_lookup' or 'prompt_lookup:k=8'")
+    chosen = parse(draft) if isinstance(draft, str) else draft
+    if not info.drafts:
+        raise ParameterError(
+            f"draft={draft!r}: strategy {info.name!r} looks at several tokens of every step, so a draft would save "
+            "nothing; leave draft out or use a strategy that generates spans, such as 'greedy' or 'sample'"
+        )
+    verification: Verification = options.get("verification") or "match"
+    if verification not in ("match", "rejection"):
+        raise ParameterError(f"verification={verification!r}: choose match or rejection")
+    if verification == "rejection" and not info.do_sample:
+        raise ParameterError(
+            f"verification='rejection': strategy {info.name!r} draws nothing, its drafts are matched; leave it out"
+        )
+    governor = options.get("governor")
+    if governor is not None and not isinstance(governor, bool):
+        raise ParameterError(f"governor={governor!r}: true or false is wanted")
+    rows = options.get("draft_rows")
+    rows = DEFAULT_DRAFT_ROWS if rows is None else _integer("draft_rows", rows)
+    if rows < 1:
+        raise ParameterError(f"draft_rows={rows}: must be at least 1; leave draft out to decode plainly")
+    # By rejection the text depends on what was drafted, which must then not depend on measured times.
+    return Drafting(chosen, rows, verification, verification == "match" if governor is None else governor)
+
+
+def _gumbel(options: Mapping[str, Any], info: StrategyInfo) -> bool:
+    noise = options.get("noise") or "uniform"
+    if noise not in ("uniform", "gumbel"):
+        raise ParameterError(f"noise={noise!r}: choose uniform or gumbel")
+    if noise == "gumbel" and not info.do_sample:
+        raise ParameterError(f"noise='gumbel': strategy {info.name!r} draws nothing; leave it out")
+    return bool(noise == "gumbel")
 
 
 def _integer(name: str, value: object) -> int:

@@ -54,9 +54,14 @@ class Argmax:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One token drawn from p, keyed by (seed, stream, position). Result: `Choice`."""
+    """One token drawn from p, keyed by (seed, stream, position). Result: `Choice`.
+
+    By inverse CDF of one uniform, or with `gumbel` as argmax(log p + noise) with noise keyed by the token id too: two
+    models that draw with the same noise agree with probability at least (1 - TV) / (1 + TV) (Daliri et al. 2024).
+    """
 
     random: Random
+    gumbel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,16 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Probabilities:
+    """The whole of p on the host, float64 `[V]` that sums to one. `raw`: before processors and constraint.
+
+    What verification by rejection calculates with; on tables of rationals the entries are exact fractions.
+    """
+
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Hidden:
     """Hidden states of the node's last token. Result: float32 `[len(layers), H]`.
 
@@ -107,7 +122,7 @@ class Attention:
     layers: tuple[int, ...]
 
 
-Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Hidden | Attention
+Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Probabilities | Hidden | Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +154,14 @@ class Forward:
     """Compute `nodes` and any ancestors not computed yet; one result per node: of `want`, or a tuple if it is one.
 
     `model` names whose KV and logits are meant: the target, or a draft model registered with the engine, which keeps
-    its own KV over the same tree.
+    its own KV over the same tree. With `may_fail`, a node whose readout fails (no token is allowed there) has the
+    exception as its result; otherwise it is raised in the strategy.
     """
 
     nodes: Sequence[Node]
     want: Readout | tuple[Readout, ...]
     model: str = "target"
+    may_fail: bool = False
 
 
 class Gather:

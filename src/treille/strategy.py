@@ -20,6 +20,7 @@ from treille.tree import common_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
+    from treille.draft_tree import DraftTree
     from treille.sampling.random import Random
     from treille.tree import Node
 
@@ -85,6 +86,66 @@ class Output:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class DraftCounts:
+    """What drafting did in a run, all branches together.
+
+    Attributes:
+        steps: verifications, i.e. target forwards of a text.
+        drafted: nodes proposed.
+        accepted: of these, nodes kept.
+        emitted: tokens of the steps, corrections and bonus tokens included; tau is `emitted / steps`.
+        tried: per depth, from 1 on, steps whose accepted path came to a node at depth - 1 with drafts under it.
+        kept: per depth, steps in which one of these was accepted.
+        seconds: time of the drafters themselves, without forwards of draft models.
+    """
+
+    steps: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    emitted: int = 0
+    tried: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def count(self, tree: DraftTree, accepted: Sequence[int], emitted: int) -> None:
+        """Add one verified step."""
+        self.steps += 1
+        self.drafted += tree.size
+        self.accepted += len(accepted)
+        self.emitted += emitted
+        for depth, node in enumerate((0, *accepted)):
+            if not tree.trials[node]:
+                break
+            if depth == len(self.tried):
+                self.tried.append(0)
+                self.kept.append(0)
+            self.tried[depth] += 1
+            self.kept[depth] += depth < len(accepted)
+
+
+class Drafting(Protocol):
+    """What moves a text forward in the place of a plain forward (`treille.drafters`)."""
+
+    @property
+    def rows(self) -> int:
+        """Nodes drafted in one step at the most."""
+        ...
+
+    @property
+    def verification(self) -> str:
+        """`match` or `rejection`."""
+        ...
+
+    def advance(self, run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
+        """The hypothesis longer by one accepted step."""
+        ...
+
+    def branch(self) -> Drafting:
+        """The same for a branch of the run."""
+        ...
+
+
 class Run:
     """What a strategy may know of the run it belongs to.
 
@@ -93,12 +154,16 @@ class Run:
         random: keyed randomness of this branch.
         limits: where texts end.
         do_sample: whether `choose` draws from p or takes its argmax.
+        gumbel: whether draws use keyed Gumbel noise, which a draft can share, or one uniform.
         num_return_sequences: how many candidates the caller asked for.
         codec: token ids to text, None without a tokenizer.
+        draft: drafts and verifies for `advance`, None: plain decoding.
+        drafts: what drafting did so far, in all branches.
     """
 
     __slots__ = (
-        "_known", "_settled", "_window", "codec", "do_sample", "limits", "num_return_sequences", "random", "tip",
+        "_known", "_settled", "_window", "codec", "do_sample", "draft", "drafts", "gumbel", "limits",
+        "num_return_sequences", "random", "tip",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +176,9 @@ class Run:
         num_return_sequences: int = 1,
         codec: Codec | None = None,
         settled: Callable[[Node], None] | None = None,
+        draft: Drafting | None = None,
+        drafts: DraftCounts | None = None,
+        gumbel: bool = False,
     ) -> None:
         self.tip = tip
         self.random = random
@@ -118,6 +186,9 @@ class Run:
         self.do_sample = do_sample
         self.num_return_sequences = num_return_sequences
         self.codec = codec
+        self.draft = draft
+        self.drafts = DraftCounts() if drafts is None else drafts
+        self.gumbel = gumbel
         self._settled = settled
         self._known = tip.length  # length of the path that is settled so far
         # A stop string of n bytes spans at most n tokens, plus those whose text starts before it.
@@ -129,14 +200,20 @@ class Run:
         return Hypothesis(self.tip)
 
     @property
+    def rejecting(self) -> bool:
+        """Whether drafts are verified by rejection, so that a drawn token needs the law it was drawn from."""
+        return self.do_sample and self.draft is not None and self.draft.verification == "rejection"
+
+    @property
     def choose(self) -> Argmax | Sample:
         """The readout by which this run picks a token."""
-        return Sample(self.random) if self.do_sample else Argmax()
+        return Sample(self.random, self.gumbel) if self.do_sample else Argmax()
 
     def branch(self, index: int) -> Run:
         """A run for branch `index` with randomness of its own; what it settles is not yet settled for the whole."""
         return Run(
             self.tip, self.random.branch(index), self.limits, do_sample=self.do_sample, codec=self.codec,
+            draft=None if self.draft is None else self.draft.branch(), drafts=self.drafts, gumbel=self.gumbel,
         )  # fmt: skip
 
     def generated(self, node: Node) -> int:
@@ -157,9 +234,9 @@ class Run:
         tail = self.codec.decode(node.path[begin:].tolist())
         return any(s in tail for s in self.limits.stop_strings)
 
-    def extend(self, hypothesis: Hypothesis, choice: Choice) -> Hypothesis:
-        """The hypothesis one token longer, with its end recognised."""
-        node = hypothesis.node.child(choice.token)
+    def extend(self, hypothesis: Hypothesis, choice: Choice, node: Node | None = None) -> Hypothesis:
+        """The hypothesis one token longer, with its end recognised; `node` is the token's, if there is one already."""
+        node = hypothesis.node.child(choice.token) if node is None else node
         return Hypothesis(
             node,
             hypothesis.logprob + choice.logprob,
@@ -192,6 +269,8 @@ class Run:
 
 def advance(run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
     """Move a hypothesis forward by one accepted step. Everything that generates spans of text is written with it."""
+    if run.draft is not None:
+        return (yield from run.draft.advance(run, hypothesis))
     (choice,) = yield Forward((hypothesis.node,), run.choose)
     return run.extend(hypothesis, choice)
 
@@ -219,6 +298,7 @@ class StrategyInfo:
     exactness: str
     cost: str
     do_sample: bool
+    drafts: bool = False
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -280,7 +360,7 @@ registry = Registry()
 
 
 def strategy(
-    *, paper: str = "", exactness: str = "", cost: str = "", do_sample: bool = False
+    *, paper: str = "", exactness: str = "", cost: str = "", do_sample: bool = False, drafts: bool = False
 ) -> Callable[[StrategyFunction], Callable[..., Configured]]:
     """Register a generator function as a strategy; calling the decorated name gives it its parameters.
 
@@ -289,12 +369,13 @@ def strategy(
         exactness: what its output is guaranteed to be.
         cost: forwards or tokens, relative to plain decoding.
         do_sample: whether `run.choose` draws tokens; also decides whether temperature and truncations apply.
+        drafts: whether it grows its texts by `advance` or `complete`, so that a drafter speeds it up.
 
     `beam(width=4, max_new_tokens=64)` is a `Configured`; `beam.function` is the plain generator function.
     """
 
     def decorate(function: StrategyFunction) -> Callable[..., Configured]:
-        info = StrategyInfo(function.__name__, function, paper, exactness, cost, do_sample)
+        info = StrategyInfo(function.__name__, function, paper, exactness, cost, do_sample, drafts)
         registry.add(info)
 
         @functools.wraps(function)
@@ -319,12 +400,16 @@ def configured(info: StrategyInfo, given: Mapping[str, Any]) -> Configured:
     missing = [name for name, p in own.items() if p.default is inspect.Parameter.empty and name not in given]
     if missing:
         raise ParameterError(f"strategy {info.name!r} needs a value for {', '.join(missing)}")
-    arguments = {name: _checked(info, own[name], value) for name, value in given.items() if name in own}
+    arguments = {name: checked_value(info.name, own[name], value) for name, value in given.items() if name in own}
     return Configured(info, arguments, {name: value for name, value in given.items() if name not in own})
 
 
-def _checked(info: StrategyInfo, parameter: inspect.Parameter, value: Any) -> Any:
-    """`value`, if its type fits the annotation of a plain number, flag or string."""
+def checked_value(owner: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """`value`, if its type fits the annotation of a plain number, flag or string.
+
+    Raises:
+        ParameterError: it does not; names `owner`, the value and the way out.
+    """
     plain = {"int": int, "float": float, "bool": bool, "str": str}
     # Annotations are strings where the file postpones their evaluation; names of types need not exist at run time.
     kind = plain.get(parameter.annotation, parameter.annotation)
@@ -337,5 +422,5 @@ def _checked(info: StrategyInfo, parameter: inspect.Parameter, value: Any) -> An
     if not fits.get(kind, True):
         required = parameter.default is inspect.Parameter.empty
         way_out = "give one" if required else f"give one, or leave it out for {parameter.default!r}"
-        raise ParameterError(f"{info.name}({parameter.name}={value!r}): not a value of type {kind.__name__}; {way_out}")
+        raise ParameterError(f"{owner}({parameter.name}={value!r}): not a value of type {kind.__name__}; {way_out}")
     return float(value) if kind is float else value

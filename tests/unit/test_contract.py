@@ -12,6 +12,8 @@ import pytest
 
 import treille
 from treille import errors
+from treille.drafters import PARTS
+from treille.drafters import registry as drafters
 from treille.strategy import registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,9 +21,10 @@ SOURCE = ROOT / "src/treille"
 
 # Imports point only to what stands above (or to the same layer). A name stands for a module or for a whole folder.
 LAYERS = (
-    "errors", "tree", "requests", "strategy", "sampling", "strategies", "cache", "kernels", "attention", "models",
+    "errors", "tree", "requests", "strategy", "draft_tree", "sampling", "constraints", "drafters", "strategies",
+    "cache", "kernels", "attention", "models",
     "engine", "trace", "options", "output", "stream", "language_model", "testing", "__init__",
-    "bench", "cli", "__main__",
+    "train", "bench", "cli", "__main__",
 )  # fmt: skip
 NOTHING_IMPORTS = {"bench", "serve", "cli", "__main__"}
 
@@ -132,6 +135,21 @@ def test_a_strategy_has_one_name_in_five_places() -> None:
     assert names == {path.stem for path in (ROOT / "docs/strategies").glob("*.md")} - {"index"}
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests/unit/strategies").glob("test_*.py")}
     assert names <= tested, f"without a test: {sorted(names - tested)}"
+
+
+def test_a_drafter_has_one_name_in_five_places() -> None:
+    """File, registry (and with it `draft=` and the command line), docs page and test carry the same name."""
+    infos = [info for info in drafters if info.kind.__module__.startswith("treille.drafters.")]
+    names = {info.name for info in infos}
+    assert names == {path.stem for path in (SOURCE / "drafters").glob("[!_]*.py")} - PARTS
+    assert names == {path.stem for path in (ROOT / "docs/drafters").glob("*.md")} - {"index"}
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests/unit/drafters").glob("test_*.py")}
+    assert names <= tested, f"without a test: {sorted(names - tested)}"
+    for info in infos:
+        assert info.kind.__module__ == f"treille.drafters.{info.name}"
+        assert info.summary, f"{info.name} has no docstring"
+        assert info.exactness, f"{info.name} does not say how exact it is"
+        assert info.cost, f"{info.name} does not say what it costs"
 
 
 def test_a_strategy_stands_in_the_file_of_its_name() -> None:

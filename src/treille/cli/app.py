@@ -16,7 +16,7 @@ import typer
 
 import treille
 from treille.cli.generate import generate
-from treille.cli.tables import processors, strategies
+from treille.cli.tables import drafters, processors, strategies
 from treille.errors import ParameterError, TreilleError, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(strategies)
+app.command()(drafters)
 app.command()(processors)
 
 # Base class of everything that is wrong with a command line itself; typer does not export it.

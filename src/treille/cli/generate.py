@@ -57,7 +57,10 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per prompt and line.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Record the run: .html, .json or .txt.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Processors and figures on stderr.")] = False,
-    draft: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(metavar="NAME[:KEY=VALUE,…]", help="Drafts ahead; see `treille drafters`.")
+    ] = None,
+    draft_model: Annotated[str | None, typer.Option(help="Directory or Hub name of a draft model.")] = None,
     json_schema: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
     regex: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
     grammar: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
@@ -77,7 +80,7 @@ def generate(
     name, options = read_options(strategy, option or [], {k: v for k, v in flags.items() if v is not None})
     request = _Request(prompts, file is not None, name, options, as_json, trace, verbose)
     _check_trace(request)
-    lm = _load(model, device, dtype)
+    lm = _load(model, device, dtype, draft_model)
     if request.many:
         _decode_many(lm, request)
     else:
@@ -104,11 +107,11 @@ def _check_trace(request: _Request) -> None:
     check_path(request.trace)
 
 
-def _load(model: str | None, device: str, dtype: str | None) -> LanguageModel:
+def _load(model: str | None, device: str, dtype: str | None, draft_model: str | None) -> LanguageModel:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with _status("loading the model (the first time, kernels are compiled: about 20 s)"):
-        return treille.load(model, device=device, dtype=dtype)
+        return treille.load(model, device=device, dtype=dtype, draft_model=draft_model)
 
 
 def _decode_one(lm: LanguageModel, request: _Request) -> None:

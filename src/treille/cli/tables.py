@@ -1,4 +1,4 @@
-"""`treille strategies` and `treille processors`."""
+"""`treille strategies`, `treille drafters` and `treille processors`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from treille.strategy import StrategyInfo, registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from treille.drafters.base import DrafterInfo
 
 
 def _table(*columns: str) -> Any:
@@ -33,7 +35,7 @@ def _show(table: Any) -> None:
     Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False).print(table)
 
 
-def _signature(info: StrategyInfo) -> Iterator[str]:
+def _signature(info: StrategyInfo | DrafterInfo) -> Iterator[str]:
     for name, parameter in info.parameters.items():
         default = parameter.default
         yield name if default is parameter.empty else f"{name}={getattr(default, '__name__', repr(default))}"
@@ -60,6 +62,32 @@ def strategies(
     table = _table("strategy", "parameters", "paper", "exactness", "cost")
     for info in registry:
         table.add_row(info.name, "\n".join(_signature(info)), info.paper, info.exactness, info.cost)
+    _show(table)
+
+
+def drafters(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+) -> None:
+    """List the drafters: what they are, their parameters, paper, exactness and cost."""
+    from treille.drafters import registry as known
+
+    rows = [
+        {
+            "name": info.name,
+            "summary": info.summary,
+            "parameters": list(_signature(info)),
+            "paper": info.paper,
+            "exactness": info.exactness,
+            "cost": info.cost,
+        }
+        for info in sorted(known, key=lambda info: info.name)
+    ]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    table = _table("drafter", "parameters", "what it does", "paper", "cost")
+    for row in rows:
+        table.add_row(row["name"], "\n".join(row["parameters"]), row["summary"], row["paper"], row["cost"])
     _show(table)
 
 

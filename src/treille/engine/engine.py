@@ -78,6 +78,11 @@ class Engine:
         self._executor: ThreadPoolExecutor | None = None
         self._roots: dict[int, Task] = {}
 
+    def add(self, runner: ModelRunner) -> None:
+        """Register one more model, e.g. a draft model, under its runner's name."""
+        self.runners[runner.name] = runner
+        self._pending[runner.name] = []
+
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     def submit(self, configured: Configured, run: Run, chain: Chain | None = None) -> Job:
@@ -88,10 +93,12 @@ class Engine:
         """
         runner = self.runners["target"]
         longest = run.tip.length + run.limits.max_new_tokens
-        if longest > runner.memory.slots:
+        scratch = 0 if run.draft is None else run.draft.rows
+        if longest + scratch > runner.memory.slots:
+            drafted = f" + draft_rows ({scratch})" if scratch else ""
             raise CapacityError(
-                f"prompt ({run.tip.length} tokens) + max_new_tokens ({run.limits.max_new_tokens}) exceed the KV memory "
-                f"of {runner.memory.slots} tokens; shorten them or load with a larger kv_slots"
+                f"prompt ({run.tip.length} tokens) + max_new_tokens ({run.limits.max_new_tokens}){drafted} exceed the "
+                f"KV memory of {runner.memory.slots} tokens; shorten them or load with a larger kv_slots"
             )
         self._submitted += 1
         job = Job(self._submitted, configured, run, chain)
@@ -137,7 +144,7 @@ class Engine:
         self._collect_calls()
         self._resume()
         self._score()
-        for name, pendings in self._pending.items():
+        for name, pendings in tuple(self._pending.items()):
             if pendings:
                 self._forward(self.runners[name], pendings)
         if self.debug:
@@ -435,7 +442,12 @@ class Engine:
         for reading in readings:
             pending = reading.pending
             if reading.error is not None:
-                failed[id(pending)] = (pending, reading.error)
+                if pending.request.may_fail:
+                    pending.fail(reading.index, reading.error)
+                else:
+                    failed[id(pending)] = (pending, reading.error)
+                continue
+            if reading.index in pending.failures:
                 continue
             if reading.place == 0:
                 pending.results[reading.index] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from treille.errors import Cancelled
-from treille.strategy import Hypothesis, Output
+from treille.strategy import DraftCounts, Hypothesis, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -32,6 +32,7 @@ class Stats:
         generated: tokens picked by `Argmax` or `Sample` readouts, also in branches that were dropped.
         scored: texts given to scorers.
         preemptions: times it lost its KV rows.
+        drafts: what drafting did.
         seconds: wall time per phase: `queue`, `prefill` and `decode` forwards, `readout`, and `total`.
     """
 
@@ -43,6 +44,7 @@ class Stats:
     generated: int = 0
     scored: int = 0
     preemptions: int = 0
+    drafts: DraftCounts = field(default_factory=DraftCounts)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"queue": 0.0, "prefill": 0.0, "decode": 0.0, "readout": 0.0, "total": 0.0}
     )
@@ -84,7 +86,7 @@ class Job:
         self.output: Output | None = None
         self.error: BaseException | None = None
         self.done = False
-        self.stats = Stats()
+        self.stats = Stats(drafts=run.drafts)
         self.submitted = time.perf_counter()
         self.started: float | None = None
         self.on_done: Callable[[Job], None] | None = None
@@ -147,17 +149,26 @@ class Group:
 class Pending:
     """A `Forward` that waits for its nodes; readout results are filled in as their rows are computed."""
 
-    __slots__ = ("missing", "request", "results", "task", "wants")
+    __slots__ = ("failures", "missing", "request", "results", "task", "wants")
 
     def __init__(self, task: Task, request: Forward) -> None:
         self.task = task
         self.request = request
         self.wants = request.want if isinstance(request.want, tuple) else (request.want,)
         self.results: list[tuple[Any, ...] | None] = [None] * len(request.nodes)
+        self.failures: dict[int, Exception] = {}
         self.missing = set(range(len(request.nodes)))
+
+    def fail(self, index: int, error: Exception) -> None:
+        """One node has no answer, but the others may; its error is its result."""
+        self.failures[index] = error
+        self.missing.discard(index)
 
     def answer(self) -> list[Any]:
         """What the strategy is sent: one result per node, or a tuple of results if it asked for a tuple."""
-        if isinstance(self.request.want, tuple):
-            return list(self.results)
-        return [result[0] for result in self.results if result is not None]
+        found: list[Any] = list(self.results)
+        if not isinstance(self.request.want, tuple):
+            found = [None if result is None else result[0] for result in self.results]
+        for index, error in self.failures.items():
+            found[index] = error
+        return found

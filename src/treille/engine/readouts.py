@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from treille.errors import NoTokenLeft
-from treille.requests import Argmax, Attention, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
+from treille.requests import (
+    Argmax,
+    Attention,
+    Choice,
+    Distribution,
+    Hidden,
+    LogProbs,
+    Probabilities,
+    Readout,
+    Sample,
+    Top,
+    TopK,
+)
 from treille.sampling.path import Path
 from treille.sampling.random import sample_rows
 
@@ -165,8 +178,8 @@ def take(
 
 
 def _answer(readings: list[Reading], rows: _Rows) -> None:
-    raw = [r for r in readings if isinstance(r.want, LogProbs | Distribution) and r.want.raw]
-    rest = [r for r in readings if not (isinstance(r.want, LogProbs | Distribution) and r.want.raw)]
+    raw = [r for r in readings if isinstance(r.want, LogProbs | Distribution | Probabilities) and r.want.raw]
+    rest = [r for r in readings if not (isinstance(r.want, LogProbs | Distribution | Probabilities) and r.want.raw)]
     if raw:
         _values(raw, [rows.position[r.row] for r in raw], rows.raw, rows.raw_norm)
     if not rest:
@@ -182,7 +195,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
             reading.error = error
             continue
         want = reading.want
-        kind = (TopK, want.k, want.renormalize) if isinstance(want, TopK) else type(want)
+        kind = _kind(want)
         group = kinds.setdefault(kind, ([], []))
         group[0].append(reading)
         group[1].append(place)
@@ -193,10 +206,17 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
                 _choose(members, at, rows)
             case TopK():
                 _top(members, at, rows, first)
-            case LogProbs() | Distribution():
+            case LogProbs() | Distribution() | Probabilities():
                 _values(members, at, rows.processed, rows.norm)
             case Hidden() | Attention():  # pragma: no cover - separated above
                 raise AssertionError
+
+
+def _kind(want: Readout) -> object:
+    """Readouts of one kind are taken together."""
+    if isinstance(want, TopK):
+        return TopK, want.k, want.renormalize
+    return (Sample, want.gumbel) if isinstance(want, Sample) else type(want)
 
 
 def _select(tensor: Tensor, index: list[int]) -> Tensor:
@@ -208,8 +228,12 @@ def _select(tensor: Tensor, index: list[int]) -> Tensor:
 
 def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
     logits = _select(rows.processed, at)
-    if isinstance(members[0].want, Argmax):
+    first = members[0].want
+    if isinstance(first, Argmax):
         tokens = logits.argmax(-1)
+    elif isinstance(first, Sample) and first.gumbel:
+        noise = [r.want.random.gumbel(r.node.length, "sample", logits.shape[1]) for r in members]  # type: ignore[union-attr]
+        tokens = (logits.double() + torch.from_numpy(np.stack(noise)).to(logits.device)).argmax(-1)
     else:
         draws = [r.want.random.uniform(r.node.length, "sample") for r in members if isinstance(r.want, Sample)]
         tokens = sample_rows(logits, torch.tensor(draws, dtype=torch.float64, device=logits.device))
@@ -258,5 +282,8 @@ def _values(members: list[Reading], at: list[int], logits: Tensor, norm: Tensor)
         if isinstance(reading.want, LogProbs):
             index = torch.tensor(reading.want.tokens, device=logits.device)
             reading.result = tuple((logits[place, index] - norm[place]).tolist())
+        elif isinstance(reading.want, Probabilities):
+            # In float64 throughout: residuals of two laws that are nearly equal are small differences.
+            reading.result = torch.softmax(logits[place].double(), -1).cpu().numpy()
         else:
             reading.result = logits[place] - norm[place]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from treille.engine.batch import uncomputed
 from treille.errors import CapacityError, ParameterError, StrategyError, TreilleError
 from treille.models.decoder import Decoder
-from treille.requests import Argmax, Attention, Distribution, Hidden, LogProbs, Sample, TopK
+from treille.requests import Argmax, Attention, Distribution, Hidden, LogProbs, Probabilities, Sample, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def _wanted(want: object, runner: ModelRunner) -> TreilleError | None:
             return ParameterError(f"{want}: layers are 0 to {shape.layers - 1}, at least one")
         case Attention() if not isinstance(runner.decoder, Decoder):
             return ParameterError(f"{want}: a model run through transformers does not show its attention")
-        case Argmax() | Sample() | TopK() | LogProbs() | Distribution() | Hidden() | Attention():
+        case Argmax() | Sample() | TopK() | LogProbs() | Distribution() | Probabilities() | Hidden() | Attention():
             return None
         case _:  # what a strategy yields is checked here, whatever its annotations say
             return StrategyError(f"a Forward wants readouts such as Argmax() or TopK(5), not {want!r}")

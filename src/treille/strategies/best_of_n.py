@@ -28,6 +28,7 @@ AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {"last": lambda v: v
     exactness="P(score ≤ s) = F(s)^n, F the scores' distribution under sampling; KL to sampling ≤ ln n − (n − 1) / n",
     cost="n rows per step; the prompt is computed once; one scorer call",
     do_sample=True,
+    drafts=True,
 )
 def best_of_n(
     run: Run,

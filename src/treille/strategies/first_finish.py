@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "length, the text is a sample",
     cost="n rows per step until the first text ends; the prompt is computed once",
     do_sample=True,
+    drafts=True,
 )
 def first_finish(run: Run, n: int = 4) -> Generator[Request, Any, Output]:
     """First finish search: the shortest of n sampled texts; the others are stopped as soon as it ends."""

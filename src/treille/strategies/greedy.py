@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @strategy(
     exactness="the most probable token at every step, the lowest id on ties",
     cost="1 forward per token",
+    drafts=True,
 )
 def greedy(run: Run) -> Generator[Request, Any, Output]:
     """Greedy decoding: the most probable token at every step."""

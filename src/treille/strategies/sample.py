@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     exactness="a text has probability Π p(token | path), p after processors and constraint",
     cost="1 forward per token",
     do_sample=True,
+    drafts=True,
 )
 def sample(run: Run) -> Generator[Request, Any, Output]:
     """Ancestral sampling: every token is drawn from p. Several texts are independent branches, in the order drawn."""

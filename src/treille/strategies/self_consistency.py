@@ -33,6 +33,7 @@ def last_number(text: str) -> str | None:
     exactness="the answer converges to the most probable one, summed over all chains that lead to it, as n grows",
     cost="n rows per step; the prompt is computed once",
     do_sample=True,
+    drafts=True,
 )
 def self_consistency(
     run: Run,

@@ -7,6 +7,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from treille.drafters import ConfiguredDrafter, parse
+from treille.drafters.base import Host
+from treille.drafters.speculation import Speculation, Verification
 from treille.errors import DecodingError, ParameterError, StrategyError
 from treille.requests import Call, Forward, Gather, Race, Request, Score, ScoredText
 from treille.sampling.random import Random
@@ -73,6 +76,10 @@ def run_alone(
     random: Random | None = None,
     codec: Codec | None = None,
     readings: Readings | None = None,
+    draft: str | ConfiguredDrafter | None = None,
+    draft_rows: int = 32,
+    verification: Verification = "match",
+    gumbel: bool = False,
 ) -> Alone:
     """The output of `strategy` on a table, with the counts that the engine would report.
 
@@ -89,6 +96,10 @@ def run_alone(
         random: by default `Random(0)`.
         codec: by default one letter per token, end tokens left out.
         readings: the tables' readouts, to be shared by many runs on the same tables with the same chain.
+        draft: a drafter; the tables beside the target's are the models it can name.
+        draft_rows: as everywhere.
+        verification: as everywhere.
+        gumbel: whether draws use Gumbel noise (`noise="gumbel"`).
 
     Raises:
         ParameterError: the strategy refuses a value, or sets an option that needs an engine.
@@ -103,6 +114,7 @@ def run_alone(
         given["do_sample"] = strategy.info.do_sample if do_sample is None else do_sample
         given.update(strategy.options)
     ends = frozenset(given["eos_token_ids"])
+    models = model if isinstance(model, Mapping) else {"target": model}
     settled: list[int] = []
     run = Run(
         Node.root(prompt),
@@ -112,12 +124,43 @@ def run_alone(
         num_return_sequences=given["num_return_sequences"],
         codec=Letters(ends) if codec is None else codec,
         settled=lambda node: settled.append(node.length),
+        draft=None if draft is None else _speculation(draft, draft_rows, verification, models, ends, given),
+        gumbel=gumbel,
     )
     if readings is None:
-        readings = Readings(model if isinstance(model, Mapping) else {"target": model}, processors)
+        readings = Readings(models, processors)
     driver = _Driver(run, readings)
     output = driver.drive(strategy.start(run) if isinstance(strategy, Configured) else strategy(run))
     return Alone(output, run, settled, driver.forwards, driver.rows, driver.scorer_calls, driver.scored)
+
+
+@dataclass(frozen=True, slots=True)
+class _TableShape:
+    """What a drafter may ask about a table."""
+
+    vocab_size: int
+    layers: int = 0
+    context_length: int = 1 << 20
+
+
+def _speculation(
+    draft: str | ConfiguredDrafter,
+    rows: int,
+    verification: Verification,
+    models: Mapping[str, TableModel],
+    ends: frozenset[int],
+    given: Mapping[str, Any],
+) -> Speculation:
+    """The drafter as the language model would open it."""
+
+    def find(name: str) -> _TableShape:
+        if name not in models:
+            raise ParameterError(f"draft: model={name!r} has no table; pass model={{'target': …, {name!r}: …}}")
+        return _TableShape(models[name].vocabulary_size)
+
+    chosen = parse(draft) if isinstance(draft, str) else draft
+    host = Host(find("target"), find, {}, Letters(ends), ends, bool(given["do_sample"]))
+    return Speculation(chosen.open(host), rows=rows, verification=verification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +214,14 @@ class _Driver:
             return _Failure(error)
 
     def _read(self, node: Node, request: Forward) -> Any:
+        try:
+            return self._read_one(node, request)
+        except DecodingError as error:
+            if request.may_fail:
+                return error
+            raise
+
+    def _read_one(self, node: Node, request: Forward) -> Any:
         self._compute(node, request.model)
         wants = request.want if isinstance(request.want, tuple) else (request.want,)
         length = self.run.tip.length

@@ -47,8 +47,12 @@ class _Laws:
 class _Script:
     """The choices of one replay: those given go first, then always the first possible one.
 
+    A key stands for one uniform number, as in `Random`. A draw divides [0, 1) into one interval per outcome and takes
+    one; a later draw with the same key and another law divides what is left of it. So draws that share a number (two
+    nodes of a draft tree at one position) are enumerated with exactly the dependence that the engine gives them.
+
     Attributes:
-        choices: per choice, the options (index and probability) and which of them was taken.
+        choices: per choice, the options (index and probability given what came before) and which of them was taken.
     """
 
     def __init__(self, given: Sequence[int], laws: _Laws) -> None:
@@ -56,22 +60,32 @@ class _Script:
         self.laws = laws
         self.choices: list[tuple[_Options, int]] = []
         self._made: dict[_Key, tuple[Law, int]] = {}
+        self._left: dict[_Key, tuple[Fraction, Fraction]] = {}  # where the key's number lies, once drawn
 
     def choose(self, weights: Sequence[float | Fraction], key: _Key) -> int:
-        """The index chosen for `key`; the same key gets the same choice."""
+        """The index chosen for `key`; the same key and law get the same choice."""
         law, options = self.laws.of(weights)
-        if key in self._made:
-            before, index = self._made[key]
-            if before is not law and before != law:
-                raise ParameterError(
-                    f"the draw (stream, position, purpose, draw) = {key} was asked for two different laws; coupled "
-                    "draws cannot be enumerated: give each its own purpose or draw number"
-                )
+        before = self._made.get(key)
+        if before is None:
+            index = self._take(options)
+            self._made[key] = law, index
             return index
+        if before[0] is law or before[0] == law:
+            return before[1]
+        low, high = self._left.get(key) or _interval(*before)
+        inside = [(i, _overlap(_interval(law, i), (low, high)) / (high - low)) for i, _ in options]
+        index = self._take([(i, p) for i, p in inside if p])
+        of_index = _interval(law, index)
+        self._left[key] = max(low, of_index[0]), min(high, of_index[1])
+        self._made[key] = law, index
+        return index
+
+    def _take(self, options: _Options) -> int:
+        if len(options) == 1:
+            return options[0][0]
         at = len(self.choices)
         taken = self.given[at] if at < len(self.given) else 0
         self.choices.append((options, taken))
-        self._made[key] = law, options[taken][0]
         return options[taken][0]
 
     @property
@@ -89,6 +103,16 @@ class _Script:
             if taken + 1 < len(options):
                 return [before for _, before in self.choices[:at]] + [taken + 1]
         return None
+
+
+def _interval(law: Law, index: int) -> tuple[Fraction, Fraction]:
+    """The part of [0, 1) in which a uniform number means `index`: outcomes lie side by side in their order."""
+    low = sum(law[:index], start=Fraction(0))
+    return low, low + law[index]
+
+
+def _overlap(a: tuple[Fraction, Fraction], b: tuple[Fraction, Fraction]) -> Fraction:
+    return max(Fraction(0), min(a[1], b[1]) - max(a[0], b[0]))
 
 
 class ScriptedRandom(Random):
@@ -109,7 +133,7 @@ class ScriptedRandom(Random):
     def bernoulli(self, p: float | Fraction, position: int, purpose: str, draw: int = 0) -> bool:
         """Both outcomes in turn; only one where `p` is 0 or 1 (or beyond)."""
         chance = min(max(_rational(p), Fraction(0)), Fraction(1))
-        return self._script.choose((1 - chance, chance), (self.stream, position, purpose, draw)) == 1
+        return self._script.choose((chance, 1 - chance), (self.stream, position, purpose, draw)) == 0
 
     def categorical(self, weights: Sequence[float | Fraction], position: int, purpose: str, draw: int = 0) -> int:
         """Every index of positive weight in turn."""

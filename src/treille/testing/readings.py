@@ -7,10 +7,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from treille.errors import NoTokenLeft, ParameterError
-from treille.requests import Argmax, Attention, Choice, Distribution, Hidden, LogProbs, Readout, Sample, Top, TopK
+from treille.requests import (
+    Argmax,
+    Attention,
+    Choice,
+    Distribution,
+    Hidden,
+    LogProbs,
+    Probabilities,
+    Readout,
+    Sample,
+    Top,
+    TopK,
+)
 from treille.sampling.path import Path
 
 if TYPE_CHECKING:
@@ -59,6 +72,9 @@ class Readings:
         match want:
             case Argmax():
                 return _choice(row, row.law.index(max(row.law)))
+            case Sample(gumbel=True):
+                scores = np.array(row.logprobs) + source.gumbel(node.length, "sample", len(row.law))
+                return _choice(row, int(scores.argmax()))
             case Sample():
                 return _choice(row, source.categorical(row.law, node.length, "sample"))
             case TopK():
@@ -69,6 +85,8 @@ class Readings:
             case Distribution():
                 # float64 where the engine has float32: enumeration gets its fractions back from these numbers.
                 return torch.tensor(row.raw_logprobs if want.raw else row.logprobs, dtype=torch.float64)
+            case Probabilities():
+                return np.array(row.raw if want.raw else row.law, dtype=object)  # exact fractions
             case Hidden() | Attention():
                 raise ParameterError(f"{want}: a table has no layers; test this strategy on a small checkpoint")
 

@@ -158,7 +158,13 @@ def test_processors_in_force_are_listed(lm):
 
 REFUSED = [
     ({"temprature": 1}, "did you mean temperature"), ({"no_such_thing": 1}, "treille strategies"),
-    ({"draft": "eagle"}, "leave draft out"), ({"constraint": "json"}, "leave constraint out"),
+    ({"draft": "eagl"}, "is not known"), ({"draft": 3}, "give a name"), ({"draft_rows": 4}, "without draft="),
+    ({"draft": "prompt_lookup", "draft_rows": 0}, "at least 1"), ({"draft": "prompt_lookup:k=0"}, "k=0"),
+    ({"draft": "prompt_lookup", "verification": "x"}, "choose match or rejection"),
+    ({"draft": "prompt_lookup", "verification": "rejection"}, "draws nothing"), ({"noise": "pink"}, "choose uniform"),
+    ({"strategy": "beam", "draft": "prompt_lookup"}, "leave draft out"), ({"noise": "gumbel"}, "draws nothing"),
+    ({"draft": "draft_model"}, "no such draft model"),
+    ({"constraint": "json"}, "leave constraint out"),
     ({"seed": 1.5}, "integer"), ({"seed": True}, "integer"), ({"max_new_tokens": 0}, "at least 1"),
     ({"max_new_tokens": 2.5}, "integer"), ({"max_new_tokens": 999}, "are left"),
     ({"num_return_sequences": 0}, "at least 1"), ({"num_return_sequences": "2"}, "integer"),

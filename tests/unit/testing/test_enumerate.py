@@ -76,10 +76,22 @@ def test_the_same_key_gets_the_same_choice():
         assert len(drawing(lambda r, other=other: (r.bernoulli(0.5, 0, "x"), other(r)))) == 4
 
 
+def test_draws_that_share_a_number_are_coupled():
+    """Two laws under one key divide one uniform number, as the engine's draws with that key do."""
+    assert drawing(lambda r: (r.bernoulli(0.5, 0, "x"), r.bernoulli(0.4, 0, "x"))) == {
+        (True, True): Fraction(2, 5), (True, False): Fraction(1, 10), (False, False): Fraction(1, 2)
+    }  # fmt: skip
+    thirds = [Fraction(1, 3)] * 3
+    law = drawing(lambda r: (r.categorical([1, 1], 0, "x"), r.categorical(thirds, 0, "x"), r.bernoulli(0.4, 0, "x")))
+    assert law == {
+        (0, 0, True): Fraction(1, 3), (0, 1, True): Fraction(1, 15), (0, 1, False): Fraction(1, 10),
+        (1, 1, False): Fraction(1, 6), (1, 2, False): Fraction(1, 3),
+    }  # fmt: skip
+
+
 def test_what_cannot_be_enumerated_is_refused():
-    """Coupled draws, uniforms, noise, and processors that draw."""
+    """Uniforms, noise, impossible weights, and processors that draw."""
     for draw, message in [
-        (lambda r: (r.bernoulli(0.5, 0, "x"), r.bernoulli(0.4, 0, "x")), "coupled"),
         (lambda r: r.uniform(0, "x"), "cannot be enumerated"),
         (lambda r: r.gumbel(0, "x", 3), "cannot be enumerated"),
         (lambda r: r.categorical([0.0, 0.0], 0, "x"), "positive sum"),

@@ -1,0 +1,31 @@
+"""Checks of drafters' parameters: the value, the reason, the way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from treille.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def at_least(least: float, **given: float) -> None:
+    """Refuse values below `least`."""
+    for name, value in given.items():
+        if not value >= least:
+            raise ParameterError(f"draft: {name}={value!r}: must be at least {least}")
+
+
+def between(least: float, most: float, **given: float) -> None:
+    """Refuse values outside `least … most`."""
+    for name, value in given.items():
+        if not least <= value <= most:
+            raise ParameterError(f"draft: {name}={value!r}: must be between {least} and {most}")
+
+
+def one_of(known: Sequence[Any], **given: Any) -> None:
+    """Refuse values that are not among `known`."""
+    for name, value in given.items():
+        if value not in known:
+            raise ParameterError(f"draft: {name}={value!r}: choose one of {', '.join(map(str, known))}")

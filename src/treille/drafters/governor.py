@@ -1,0 +1,179 @@
+"""How much to draft: as much as pays, by the measured cost of a forward and the observed acceptance.
+
+SmartSpec (Liu et al. 2024, arXiv:2406.14066) maximises goodput, the tokens emitted per second of a whole batch:
+
+    goodput(k) = (E + n e(k)) / (T(R + n (1 + r(k))) + n d(k))
+
+n texts are drafted for, with e(k) tokens emitted, r(k) rows used and d(k) seconds of drafting per step when k rows are
+allowed; the others of the batch have R rows and emit E tokens; T is the measured time of a forward by its rows. While
+k = 0, which is plain decoding, a draft is tried now and then, so that a drafter that has become good is noticed.
+
+Nothing here can change a text: budgets decide how fast it comes. They depend on measured times, so a run verified by
+rejection, whose text depends on its drafts, is governed only where the caller asks for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+ARMS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+FIRST = 8  # rows allowed before anything is known
+PROBE = 32  # steps between probes while k = 0, and of a neighbour while k > 0
+FORGET = 0.06  # weight of a new observation
+LARGEST = 256  # rows; forwards with more are prefills
+
+
+class Costs:
+    """Seconds of a forward by its number of rows, learned from every forward."""
+
+    def __init__(self) -> None:
+        self._rows: list[int] = []  # ascending
+        self._seconds: dict[int, float] = {}
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Add a measurement; one far above what is known counts as twice it, because machines are shared."""
+        if rows > LARGEST:
+            return
+        known = self._seconds.get(rows)
+        if known is None:
+            insort(self._rows, rows)
+            self._seconds[rows] = seconds
+        else:
+            self._seconds[rows] = known + FORGET * (min(seconds, 2 * known) - known)
+
+    def of(self, rows: float) -> float:
+        """Seconds of a forward of `rows` rows: interpolated; beyond what was measured, like the nearest."""
+        if not self._rows:
+            return 1.0
+        at = bisect_left(self._rows, rows)
+        if at == 0:
+            return self._seconds[self._rows[0]]
+        if at == len(self._rows):
+            return self._seconds[self._rows[-1]]
+        low, high = self._rows[at - 1], self._rows[at]
+        share = (rows - low) / (high - low)
+        a, b = self._seconds[low], self._seconds[high]
+        return a + share * (max(a, b) - a)  # more rows never cost less; a lower figure is noise
+
+
+@dataclass(slots=True)
+class Arm:
+    """What a budget of so many rows brought: averages per step that forget.
+
+    Attributes:
+        emitted: tokens, the bonus token included.
+        rows: nodes drafted.
+        seconds: time of the drafter and of its models.
+        count: observations.
+    """
+
+    emitted: float = 1.0
+    rows: float = 0.0
+    seconds: float = 0.0
+    count: int = 0
+
+    def learn(self, emitted: float, rows: float, seconds: float) -> None:
+        """Add a step."""
+        self.count += 1
+        weight = max(FORGET, 1 / self.count)
+        self.emitted += weight * (emitted - self.emitted)
+        self.rows += weight * (rows - self.rows)
+        self.seconds += weight * (seconds - self.seconds)
+
+
+@dataclass(slots=True)
+class Load:
+    """What the last forward of the target was made of."""
+
+    rows: int = 0  # of all
+    texts: int = 0  # drafted for
+    drafted: int = 0  # rows of theirs beyond one each
+    draft_seconds: float = 0.0  # forwards of draft models before it
+
+
+class Governor:
+    """Knows costs and acceptance of one language model; every run's budgets come from here."""
+
+    def __init__(self) -> None:
+        self.costs = Costs()
+        self.last = Load()
+        self._next = Load()
+        self._arms: dict[str, dict[int, Arm]] = {}
+
+    def forward(self, model: str, rows: int, seconds: float) -> None:
+        """A forward of a model is done."""
+        if model != "target":
+            self._next.draft_seconds += seconds
+            return
+        self.costs.learn(rows, seconds)
+        self._next.rows = rows
+        self.last, self._next = self._next, Load()
+
+    def open(self, drafter: str) -> Budgeting:
+        """Budgets for one text drafted for by `drafter`; it begins with what earlier texts have shown."""
+        known = self._arms.setdefault(drafter, {k: Arm() for k in ARMS})
+        return Budgeting(self, known)
+
+    def proposed(self, rows: int) -> None:
+        """A text's draft of so many rows joins the next forward."""
+        self._next.texts += 1
+        self._next.drafted += rows
+
+
+@dataclass(slots=True)
+class Budgeting:
+    """Chooses the budget of one text, step by step.
+
+    Attributes:
+        arms: what each budget brought; shared with the other texts of the same drafter.
+    """
+
+    governor: Governor
+    arms: dict[int, Arm]
+    _steps: int = field(default=0)
+    _chosen: int = field(default=FIRST)
+
+    def rows(self, most: int) -> int:
+        """Rows that this step should draft, `most` at the most."""
+        self._steps += 1
+        allowed = [k for k in ARMS if k <= most]
+        known = [k for k in allowed if k and self.arms[k].count]
+        if not known:
+            self._chosen = max(k for k in allowed if k <= FIRST)
+            return self._chosen
+        best = max([0, *known], key=self._goodput)
+        if self._steps % PROBE == 0:
+            best = self._probe(best, allowed)
+        elif best == known[-1] and self.arms[best].rows > 0.75 * best:
+            best = next((k for k in allowed if k > best), best)  # the largest tried was used up: try the next
+        self._chosen = best
+        return best
+
+    def _probe(self, best: int, allowed: list[int]) -> int:
+        """A neighbour of the best budget, above and below in turn; what is forgotten is seen again."""
+        at = allowed.index(best)
+        step = 1 if (self._steps // PROBE) % 2 or at == 0 else -1
+        return allowed[min(at + step, len(allowed) - 1)] if best else allowed[min(3, len(allowed) - 1)]
+
+    def _goodput(self, k: int) -> float:
+        """Tokens per second of the whole batch if every drafted text had a budget of `k` rows."""
+        load, arm = self.governor.last, self.arms[k]
+        texts = max(1, load.texts)
+        others = max(0, load.rows - load.drafted - texts)
+        time = self.governor.costs.of(others + texts * (1 + arm.rows)) + texts * arm.seconds
+        return (others + texts * arm.emitted) / time
+
+    def verified(self, size: int, depth: int, emitted: int, seconds: float) -> None:
+        """A step is done: `size` rows were drafted, `depth` deep, in `seconds`, and `emitted` tokens came of it."""
+        if not self._chosen:
+            return
+        load = self.governor.last
+        seconds += load.draft_seconds / max(1, load.texts)
+        if size != depth or not size:
+            self.arms[self._chosen].learn(emitted, size, seconds)
+            return
+        # Of a chain, the same step with a smaller budget is known as well.
+        for k in ARMS:
+            if 0 < k <= self._chosen:
+                self.arms[k].learn(min(emitted, k + 1), min(size, k), seconds * min(size, k) / size)

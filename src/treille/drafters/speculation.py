@@ -1,0 +1,190 @@
+"""Speculation: one accepted step of a text, drafted by a drafter and verified by the target.
+
+This is what `advance` does when the run has a drafter, so every strategy that generates spans of text is drafted for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from treille.draft_tree import DraftTree
+from treille.drafters.base import Budget, Observation
+from treille.errors import InternalError
+from treille.requests import Choice, Forward, Probabilities
+from treille.sampling.verify import Walk, match, reject
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from numpy.typing import NDArray
+
+    from treille.drafters.base import Drafter
+    from treille.drafters.governor import Governor
+    from treille.requests import Request
+    from treille.strategy import Hypothesis, Run
+    from treille.tree import Node
+
+NO_TOKEN = -1
+"""The pick of a node at which no token is allowed: no draft matches it."""
+
+Verification: TypeAlias = Literal["match", "rejection"]
+
+
+class Speculation:
+    """A drafter at work on one text of a run.
+
+    Args:
+        drafter: proposes.
+        rows: nodes drafted in one step at the most: the scratch memory of a step (SpecMemo's bound).
+        verification: `match` (rules V1, V2, V6: the plain text, token for token) or `rejection` (V3 to V5: the plain
+            law, more of a drawn draft accepted); greedy decoding always matches.
+        governor: decides how much of that is worth its cost; None: all of it.
+    """
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        *,
+        rows: int = 64,
+        verification: Verification = "match",
+        governor: Governor | None = None,
+    ) -> None:
+        self.drafter = drafter
+        self.rows = rows
+        self.verification = verification
+        self.governor = governor
+        self._budgets = None if governor is None else governor.open(repr((drafter.info.name, drafter.arguments)))
+        self._text: Any = None  # the path that the drafter knows
+        self._last: weakref.ref[Node] | None = None
+
+    def branch(self) -> Speculation:
+        """The same for a branch of the run."""
+        return Speculation(
+            self.drafter.branch(), rows=self.rows, verification=self.verification, governor=self.governor
+        )
+
+    def advance(self, run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
+        """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
+        node = hypothesis.node
+        self._catch_up(node)
+        budget = self._budget(run, node)
+        tree, spent = DraftTree(node), run.drafts.seconds
+        if budget.rows:
+            tree = yield from _timed(self.drafter.propose(run, node, budget), run)
+        spent = run.drafts.seconds - spent
+        if tree.size > budget.rows or tree.depth > budget.depth:
+            raise InternalError(f"drafter {self.drafter.info.name} proposed {tree} with {budget}")
+        if self.governor is not None:
+            self.governor.proposed(tree.size)
+        rejecting = run.rejecting
+        own = (Probabilities(), Probabilities(raw=True)) if rejecting else (run.choose,)
+        # A node nobody reaches may have no token left: its failure counts only if the walk comes there.
+        results = yield Forward(tree.nodes, (*own, *self.drafter.wants), may_fail=True)
+        walk, choices = _rejected(tree, results, run) if rejecting else _matched(tree, results)
+        longer = _follow(run, hypothesis, tree, walk, choices)
+        if self._budgets is not None:
+            self._budgets.verified(tree.size, tree.depth, longer.length - node.length, spent)
+        self._learn(run, tree, walk, longer, [None if isinstance(r, Exception) else r[len(own) :] for r in results])
+        return longer
+
+    def _budget(self, run: Run, node: Node) -> Budget:
+        """The bonus token needs room too, and positions beyond the context cannot be computed."""
+        room = run.limits.max_new_tokens - run.generated(node) - 1
+        if room <= 0:
+            return Budget(0, 0)
+        return Budget(self.rows if self._budgets is None else self._budgets.rows(self.rows), room)
+
+    def _catch_up(self, node: Node) -> None:
+        """Tell the drafter about tokens that it did not draft: the prompt, or another branch of the text."""
+        if self._last is not None and self._last() is node:
+            return
+        start = 0
+        if self._text is not None:
+            start = _common(self._text, node.path)
+            if start < len(self._text):
+                self.drafter.truncate(start)
+        self._text = node.path
+        if start < node.length:
+            self.drafter.observe(Observation(node.path, start))
+
+    def _learn(self, run: Run, tree: DraftTree, walk: Walk, longer: Hypothesis, readings: Sequence[Any]) -> None:
+        before = tree.nodes[0].length
+        emitted = longer.node.length - before
+        run.drafts.count(tree, walk.accepted, emitted)
+        self._text, self._last = longer.node.path, weakref.ref(longer.node)
+        self.drafter.observe(Observation(longer.node.path, before, tree, walk.accepted, readings))
+
+
+def _common(known: NDArray[Any], path: NDArray[Any]) -> int:
+    """Number of leading tokens that both have."""
+    shorter = min(len(known), len(path))
+    different = np.flatnonzero(known[:shorter] != path[:shorter])
+    return int(different[0]) if different.size else shorter
+
+
+def _matched(tree: DraftTree, results: Sequence[Any]) -> tuple[Walk, list[Choice]]:
+    """Rules V1, V2, V6; the choices at the nodes of the walk, root first."""
+    walk = match(tree, [NO_TOKEN if isinstance(r, Exception) else r[0].token for r in results])
+    choices = []
+    for index in (0, *walk.accepted):
+        if isinstance(results[index], Exception):
+            raise results[index]
+        choices.append(results[index][0])
+    return walk, choices
+
+
+def _rejected(tree: DraftTree, results: Sequence[Any], run: Run) -> tuple[Walk, list[Choice]]:
+    """Rules V3, V4, V5; the choices at the nodes of the walk, root first."""
+    walk = reject(tree, _Laws(results), run.random)
+    tokens = [*(tree.nodes[index].token for index in walk.accepted), walk.token]
+    rows = [results[index] for index in (0, *walk.accepted)]
+    # float(…) of an exact fraction, too; the token was drawn, so neither probability is zero.
+    pairs = zip(tokens, rows, strict=True)
+    return walk, [Choice(t, math.log(row[0][t]), math.log(row[1][t])) for t, row in pairs]
+
+
+class _Laws:
+    """p at every node; the failure of a node without any is raised when the walk comes there."""
+
+    def __init__(self, results: Sequence[Any]) -> None:
+        self._results = results
+
+    def __getitem__(self, index: int) -> Any:
+        result = self._results[index]
+        if isinstance(result, Exception):
+            raise result
+        return result[0]
+
+
+def _follow(run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]) -> Hypothesis:
+    """The hypothesis along the accepted nodes, up to the first end of the text."""
+    for index, choice in zip((*walk.accepted, None), choices, strict=True):
+        hypothesis = run.extend(hypothesis, choice, None if index is None else tree.nodes[index])
+        if hypothesis.finish_reason is not None:
+            break
+    return hypothesis
+
+
+def _timed(generator: Generator[Request, Any, DraftTree], run: Run) -> Generator[Request, Any, DraftTree]:
+    """The generator's result; its own time, without that of its requests, is added to `run.drafts`."""
+    answer: Any = None
+    error: Exception | None = None
+    while True:
+        began = time.perf_counter()
+        try:
+            request = generator.send(answer) if error is None else generator.throw(error)
+        except StopIteration as stop:
+            tree: DraftTree = stop.value
+            return tree
+        finally:
+            run.drafts.seconds += time.perf_counter() - began
+        answer, error = None, None
+        try:
+            answer = yield request
+        except Exception as failure:  # noqa: BLE001 - the drafter's to handle, else the strategy's
+            error = failure
