@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,8 +38,8 @@ class Trial:
 
     Attributes:
         token: the proposed token.
-        index: its node in the tree, None for a token that was drawn but need not be computed, because the target's
-            probability of it is known to be zero.
+        index: its node in the tree; None for a token that was drawn but is not computed, because the target's
+            probability of it is known to be zero, or because it can wait for the next step; accepted, it ends the walk.
         law: what it was drawn from; None: it was chosen, not drawn (its law is one-hot).
     """
 
@@ -82,10 +82,11 @@ class DraftTree:
         """Whether any token was drawn from a law."""
         return any(trial.law is not None for trials in self.trials for trial in trials)
 
-    def add(self, parent: int, token: int, law: Law | None = None) -> int:
+    def add(self, parent: int, token: int, law: Law | None = None, node: Node | None = None) -> int:
         """Index of the node for `token` under `parent`; a token that is there already is computed once.
 
         A chosen token that is there already changes nothing; a repeated draw with replacement is one more trial.
+        `node`: the token's node if there is one already, e.g. one that a draft model has computed.
         """
         known = self._children[parent].get(token)
         if known is not None:
@@ -94,7 +95,7 @@ class DraftTree:
                 self.trials[parent].append(Trial(token, known, law))
             return known
         index = len(self.nodes)
-        self.nodes.append(self.nodes[parent].child(token))
+        self.nodes.append(self.nodes[parent].child(token) if node is None else node)
         self.parents.append(parent)
         self.depths.append(self.depths[parent] + 1)
         self.trials.append([])
@@ -122,6 +123,31 @@ class DraftTree:
     def children(self, parent: int) -> Sequence[int]:
         """Indices of the nodes under `parent`, in the order they were added."""
         return list(self._children[parent].values())
+
+    def cut(self, computed: Callable[[Node], bool]) -> DraftTree:
+        """The tree without the nodes that need not be computed and what hangs below them.
+
+        Such a node ends the text, or the target gives it no probability. A drawn one stays as a trial, because its
+        rejection changes what is left for its siblings.
+        """
+        whole = DraftTree(self.nodes[0])
+        places = {0: 0}
+        for index in range(1, len(self.nodes)):
+            above = places.get(self.parents[index])
+            if above is not None and computed(self.nodes[index]):
+                places[index] = len(whole.nodes)
+                whole.nodes.append(self.nodes[index])
+                whole.parents.append(above)
+                whole.depths.append(self.depths[index])
+                whole.trials.append([])
+                whole._children.append({})
+                whole._children[above][self.nodes[index].token] = places[index]
+        for index, place in places.items():
+            for trial in self.trials[index]:
+                at = None if trial.index is None else places.get(trial.index)
+                if at is not None or trial.law is not None or trial.index is None:
+                    whole.trials[place].append(Trial(trial.token, at, trial.law))
+        return whole
 
     def path(self, index: int) -> list[int]:
         """The drafted tokens from below the root to node `index`."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from treille.attention import merged
+from treille.constraints.binding import Binding
+from treille.constraints.vocabulary import Vocabulary
 from treille.drafters.base import Host
-from treille.drafters.governor import Governor
-from treille.drafters.speculation import Speculation
+from treille.drafters.speculation import FORCED, Nothing, Speculation
 from treille.engine.engine import Engine
-from treille.engine.instruments import Instrument
 from treille.engine.runner import ModelRunner
 from treille.errors import CapacityError, ParameterError
 from treille.models.cpu_stack import accelerate
@@ -36,15 +36,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from treille.engine.instruments import ForwardReport
+    from treille.constraints.base import Constraint, Source
+    from treille.engine.instruments import Instrument
     from treille.engine.job import Job
     from treille.models.decoder import ModelShape
     from treille.models.loader import LoadedCheckpoint
-    from treille.options import Drafting, Options
+    from treille.options import Options
     from treille.requests import Request
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 BUNDLED_DRAFTS: dict[str, Path] = {}
+
+KEPT_CONSTRAINTS = 64
 
 SHAPES_SAMPLING = frozenset(
     {
@@ -164,11 +167,11 @@ class LanguageModel:
         self.tokenizer = checkpoint.tokenizer
         runner = ModelRunner("target", checkpoint.decoder, slots=kv_slots, prefix_cache=prefix_cache, debug=debug)
         self.engine = Engine({"target": runner}, budget=budget, instruments=instruments, debug=debug)
-        self.engine.instruments.append(_CostMeter(self))
         self.lock = threading.RLock()
         self.draft_models = dict(draft_models or {})
         self._draft_memory: dict[str, Any] = {}
-        self.governor = Governor()
+        self._vocabularies: dict[frozenset[int], Vocabulary] = {}
+        self._constraints: dict[Any, Constraint[Any]] = {}  # oldest first
         self._debug = debug
         shape = checkpoint.decoder.shape
         plain = None if self.tokenizer is None else PlainText(self.tokenizer)
@@ -244,11 +247,13 @@ class LanguageModel:
         chosen = _configure(strategy, options)
         tokens = self.encode(prompt)
         settings = resolve(chosen, len(tokens), self._defaults)
-        draft = None if settings.drafting is None else self._speculation(settings, settings.drafting)
+        draft = self._speculation(settings)
+        constraint = None if settings.constraint is None else self._compiled(settings, settings.constraint)
 
         def start(trace: bool, settled: Callable[[Node], None] | None) -> tuple[Job, Recorder | None]:
+            tip = Node.root(tokens)
             run = Run(
-                Node.root(tokens),
+                tip,
                 Random(settings.seed),
                 settings.limits,
                 do_sample=settings.do_sample,
@@ -257,6 +262,7 @@ class LanguageModel:
                 settled=settled,
                 draft=draft,
                 gumbel=settings.gumbel,
+                constraint=None if constraint is None else Binding(settings.constraint, constraint, tip),
             )
             recorder = Recorder(run, self.engine.instruments) if trace else None
             try:
@@ -268,8 +274,14 @@ class LanguageModel:
 
         return start
 
-    def _speculation(self, settings: Options, drafting: Drafting) -> Speculation:
-        """A drafter opened for one run; it refuses here what it cannot honour."""
+    def _speculation(self, settings: Options) -> Speculation | None:
+        """A drafter opened for one run; it refuses here what it cannot honour.
+
+        A constraint is speculated for without a drafter too: what it forces needs no forward of its own.
+        """
+        drafting = settings.drafting
+        if drafting is None and settings.constraint is None:
+            return None
         host = Host(
             self.checkpoint.decoder.shape,
             self._find_model,
@@ -278,12 +290,32 @@ class LanguageModel:
             settings.limits.eos_token_ids,
             settings.do_sample,
         )
+        if drafting is None:
+            return Speculation(Nothing(host), rows=FORCED)
         return Speculation(
             drafting.drafter.open(host),
             rows=drafting.rows,
             verification=drafting.verification,
-            governor=self.governor if drafting.governor else None,
+            governor=self.engine.governor if drafting.governor else None,
         )
+
+    def _compiled(self, settings: Options, source: Source) -> Constraint[Any]:
+        """The constraint of a source, compiled once for all runs that share it and their end tokens."""
+        if self.tokenizer is None:
+            raise ParameterError("constraint: the checkpoint has no tokenizer, so its tokens have no text to constrain")
+        ends = settings.limits.eos_token_ids
+        with self.lock:
+            if ends not in self._vocabularies:
+                self._vocabularies[ends] = Vocabulary.of(self.tokenizer, ends, self.checkpoint.decoder.shape.vocab_size)
+            vocabulary = self._vocabularies[ends]
+        key = source, settings.tokenization, ends
+        if key not in self._constraints:
+            compiled = source.compile(vocabulary, settings.tokenization)
+            with self.lock:
+                while len(self._constraints) >= KEPT_CONSTRAINTS:
+                    del self._constraints[next(iter(self._constraints))]
+                self._constraints[key] = compiled
+        return self._constraints[key]
 
     def _find_model(self, name: str) -> ModelShape:
         """Sizes of a draft model, which is loaded the first time it is asked for."""
@@ -404,18 +436,6 @@ class LanguageModel:
         self._drive([job])
         job.result()
         return torch.cat(found).to(self.checkpoint.decoder.shape.dtype)
-
-
-class _CostMeter(Instrument):
-    """Tells the governor what every forward costs."""
-
-    def __init__(self, lm: LanguageModel) -> None:
-        self._lm = lm
-
-    def after_forward(self, report: ForwardReport) -> None:
-        """One more measurement."""
-        seconds = report.forward_seconds + report.readout_seconds + report.plan_seconds
-        self._lm.governor.forward(report.model, report.rows, seconds)
 
 
 def _configure(strategy: StrategyLike, options: Mapping[str, Any]) -> Configured:

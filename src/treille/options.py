@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from treille.constraints.sources import as_source
 from treille.drafters import ConfiguredDrafter, parse
 from treille.errors import CapacityError, ParameterError
 from treille.sampling.parameters import PARAMETERS
@@ -17,6 +18,7 @@ from treille.strategy import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from treille.constraints.base import Source, Tokenization
     from treille.drafters.speculation import Verification
     from treille.models.tokenizer import Tokenizer
     from treille.sampling.chain import Chain
@@ -34,6 +36,8 @@ GENERAL: dict[str, str] = {
     "num_return_sequences": "how many candidates to return",
     "preset": "order and semantics of the processors: transformers, vllm, sglang or llamacpp",
     "processor_order": "explicit order of the processors, a list of names",
+    "constraint": "what shape the text has: json_schema(…), regex(…), grammar(…), choices(…), trie(…), after(…)",
+    "tokenization": "spellings of an allowed text: any (default), or canonical: the tokenizer's where it is forced",
     "draft": "a drafter: its name, or name:key=value,key=value; the text or its law stays the same",
     "draft_rows": f"nodes drafted in one step at the most (default {DEFAULT_DRAFT_ROWS})",
     "governor": "draft only as much as pays, by measured cost and acceptance (default: with verification='match')",
@@ -47,9 +51,6 @@ _TOKEN_PARAMETERS = {
 
 _DRAFTING = ("draft_rows", "governor", "verification")
 
-NOT_YET = {
-    "constraint": "constraints are not part of this version; leave constraint out",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Options:
     num_return_sequences: int
     gumbel: bool
     drafting: Drafting | None
+    constraint: Source | None
+    tokenization: Tokenization
 
 
 class PlainText:
@@ -115,13 +118,12 @@ def split(given: Mapping[str, Any], info: StrategyInfo) -> None:
     """
     known = {*GENERAL, *PARAMETERS, *info.parameters}
     for name in given:
-        if name in NOT_YET:
-            raise ParameterError(f"{name}={given[name]!r}: {NOT_YET[name]}")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else "`treille strategies` lists what each strategy takes"
             raise ParameterError(f"{name}={given[name]!r}: strategy {info.name!r} has no such parameter; {hint}")
     drafting(given, info)
+    constraining(given)
 
 
 def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> Options:
@@ -148,6 +150,7 @@ def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> O
         _at_least_one("num_return_sequences", options.get("num_return_sequences")),
         _gumbel(options, info),
         drafting(options, info),
+        *constraining(options),
     )
 
 
@@ -187,6 +190,22 @@ def drafting(options: Mapping[str, Any], info: StrategyInfo) -> Drafting | None:
         raise ParameterError(f"draft_rows={rows}: must be at least 1; leave draft out to decode plainly")
     # By rejection the text depends on what was drafted, which must then not depend on measured times.
     return Drafting(chosen, rows, verification, verification == "match" if governor is None else governor)
+
+
+def constraining(options: Mapping[str, Any]) -> tuple[Source | None, Tokenization]:
+    """The constraint's source and the spellings it allows.
+
+    Raises:
+        ParameterError: something else than a source, or a setting without a constraint.
+    """
+    given, tokenization = options.get("constraint"), options.get("tokenization")
+    if tokenization is not None and tokenization not in ("any", "canonical"):
+        raise ParameterError(f"tokenization={tokenization!r}: choose any or canonical")
+    if given is None:
+        if tokenization is not None:
+            raise ParameterError(f"tokenization={tokenization!r}: has no effect without constraint=; leave it out")
+        return None, "any"
+    return as_source(given), tokenization or "any"
 
 
 def _gumbel(options: Mapping[str, Any], info: StrategyInfo) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from treille.sampling.random import Random
     from treille.tree import Node
@@ -122,7 +122,17 @@ class Attention:
     layers: tuple[int, ...]
 
 
-Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Probabilities | Hidden | Attention
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """The most probable token if the model stopped after so many layers: final norm and head at layer boundaries.
+
+    Result: one `Choice` per entry of `layers` (1 … L), before processors and constraint. A product with the head each.
+    """
+
+    layers: tuple[int, ...]
+
+
+Readout: TypeAlias = Argmax | Sample | TopK | LogProbs | Distribution | Probabilities | Hidden | Attention | Exits
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +160,62 @@ class Top:
 
 
 @dataclass(frozen=True, slots=True)
+class Layers:
+    """A shallower network of the same weights: what of a model's layers a forward runs.
+
+    Attributes:
+        stop: layers 0 … stop - 1 run, then the final norm and the head (an early exit); None: to the last layer.
+        skip_attention: layers whose attention is left out; they write no keys, and the residual stream passes by.
+        skip_mlp: layers whose MLP is left out.
+    """
+
+    stop: int | None = None
+    skip_attention: frozenset[int] = frozenset()
+    skip_mlp: frozenset[int] = frozenset()
+
+    @staticmethod
+    def without(layers: Iterable[int]) -> Layers:
+        """All layers but these."""
+        left_out = frozenset(layers)
+        return Layers(None, left_out, left_out)
+
+    @property
+    def prefix(self) -> bool:
+        """Whether it only stops early: its rows are then the first layers of the whole model's rows."""
+        return not self.skip_attention and not self.skip_mlp
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of the context a forward attends to: the positions in `spans`, and all from `start` on.
+
+    Spans are `[begin, end)`, ascending, and end before `start`.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """Compute `nodes` and any ancestors not computed yet; one result per node: of `want`, or a tuple if it is one.
 
     `model` names whose KV and logits are meant: the target, or a draft model registered with the engine, which keeps
     its own KV over the same tree. With `may_fail`, a node whose readout fails (no token is allowed there) has the
     exception as its result; otherwise it is raised in the strategy.
+
+    `layers` and `view` make a cheaper model of the same weights. They hold from position `since` on: what stands before
+    is the whole model's and is computed first if need be. The rows they leave are scratch: the whole model computes its
+    own when it is asked for the same nodes, and the scratch is dropped then.
     """
 
     nodes: Sequence[Node]
     want: Readout | tuple[Readout, ...]
     model: str = "target"
     may_fail: bool = False
+    layers: Layers | None = None
+    view: View | None = None
+    since: int = 0
 
 
 class Gather:

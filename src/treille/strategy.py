@@ -20,11 +20,14 @@ from treille.tree import common_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from treille.draft_tree import DraftTree
     from treille.sampling.random import Random
     from treille.tree import Node
 
-FinishReason: TypeAlias = Literal["eos", "stop_string", "length"]
+FinishReason: TypeAlias = Literal["eos", "stop_string", "constraint", "length"]
 
 
 class Codec(Protocol):
@@ -97,6 +100,8 @@ class DraftCounts:
         emitted: tokens of the steps, corrections and bonus tokens included; tau is `emitted / steps`.
         tried: per depth, from 1 on, steps whose accepted path came to a node at depth - 1 with drafts under it.
         kept: per depth, steps in which one of these was accepted.
+        depths: steps by the depth of their draft, from 0 on.
+        forced: tokens that a constraint left no choice about; not counted as drafted.
         seconds: time of the drafters themselves, without forwards of draft models.
     """
 
@@ -106,14 +111,21 @@ class DraftCounts:
     emitted: int = 0
     tried: list[int] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    forced: int = 0
     seconds: float = 0.0
 
-    def count(self, tree: DraftTree, accepted: Sequence[int], emitted: int) -> None:
-        """Add one verified step."""
+    def count(self, tree: DraftTree, accepted: Sequence[int], emitted: int, *, forced: bool = False) -> None:
+        """Add one verified step; `forced`: its tree is what a constraint left no choice about."""
         self.steps += 1
+        self.emitted += emitted
+        if forced:
+            self.forced += len(accepted)
+            return
         self.drafted += tree.size
         self.accepted += len(accepted)
-        self.emitted += emitted
+        self.depths.extend([0] * (tree.depth + 1 - len(self.depths)))
+        self.depths[tree.depth] += 1
         for depth, node in enumerate((0, *accepted)):
             if not tree.trials[node]:
                 break
@@ -122,6 +134,42 @@ class DraftCounts:
                 self.kept.append(0)
             self.tried[depth] += 1
             self.kept[depth] += depth < len(accepted)
+
+
+class Constrained(Protocol):
+    """What a run asks of its constraint (`treille.constraints`)."""
+
+    def allows(self, node: Node) -> bool:
+        """Whether the text up to `node` can be continued or ended."""
+        ...
+
+    def masks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
+        """Which tokens may follow each node, `[n, V]`."""
+        ...
+
+    def forced(self, node: Node) -> tuple[int, ...]:
+        """The tokens that must follow `node`."""
+        ...
+
+    def over(self, node: Node) -> bool:
+        """Whether the text is complete and nothing but its end can follow."""
+        ...
+
+    def dead_end(self, node: Node) -> Exception:
+        """The error of a node after which no token is allowed."""
+        ...
+
+
+class Watcher(Protocol):
+    """Is told of every draft tree, e.g. to record it."""
+
+    def drafted(self, tree: DraftTree) -> None:
+        """A tree goes to the target."""
+        ...
+
+    def verified(self, tree: DraftTree, accepted: Sequence[int]) -> None:
+        """These nodes of it were kept."""
+        ...
 
 
 class Drafting(Protocol):
@@ -157,13 +205,15 @@ class Run:
         gumbel: whether draws use keyed Gumbel noise, which a draft can share, or one uniform.
         num_return_sequences: how many candidates the caller asked for.
         codec: token ids to text, None without a tokenizer.
+        constraint: which tokens may follow each node, None: all.
         draft: drafts and verifies for `advance`, None: plain decoding.
         drafts: what drafting did so far, in all branches.
+        watchers: told of every draft tree, in all branches.
     """
 
     __slots__ = (
-        "_known", "_settled", "_window", "codec", "do_sample", "draft", "drafts", "gumbel", "limits",
-        "num_return_sequences", "random", "tip",
+        "_known", "_settled", "_window", "codec", "constraint", "do_sample", "draft", "drafts", "gumbel", "limits",
+        "num_return_sequences", "random", "tip", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +229,7 @@ class Run:
         draft: Drafting | None = None,
         drafts: DraftCounts | None = None,
         gumbel: bool = False,
+        constraint: Constrained | None = None,
     ) -> None:
         self.tip = tip
         self.random = random
@@ -189,6 +240,8 @@ class Run:
         self.draft = draft
         self.drafts = DraftCounts() if drafts is None else drafts
         self.gumbel = gumbel
+        self.constraint = constraint
+        self.watchers: list[Watcher] = []
         self._settled = settled
         self._known = tip.length  # length of the path that is settled so far
         # A stop string of n bytes spans at most n tokens, plus those whose text starts before it.
@@ -211,10 +264,13 @@ class Run:
 
     def branch(self, index: int) -> Run:
         """A run for branch `index` with randomness of its own; what it settles is not yet settled for the whole."""
-        return Run(
+        branch = Run(
             self.tip, self.random.branch(index), self.limits, do_sample=self.do_sample, codec=self.codec,
             draft=None if self.draft is None else self.draft.branch(), drafts=self.drafts, gumbel=self.gumbel,
+            constraint=self.constraint,
         )  # fmt: skip
+        branch.watchers = self.watchers
+        return branch
 
     def generated(self, node: Node) -> int:
         """Number of tokens on the path after the prompt."""
@@ -226,6 +282,8 @@ class Run:
             return "eos"
         if self.limits.stop_strings and self._stopped(node):
             return "stop_string"
+        if self.constraint is not None and self.constraint.over(node):
+            return "constraint"
         return "length" if self.generated(node) >= self.limits.max_new_tokens else None
 
     def _stopped(self, node: Node) -> bool:

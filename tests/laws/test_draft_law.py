@@ -12,7 +12,7 @@ from treille.errors import ParameterError
 from treille.sampling.presets import build_chain
 from treille.sampling.random import Random
 from treille.strategies import best_of_n, first_finish, greedy, sample, self_consistency
-from treille.testing import TableModel, assert_lossless, enumerate_outputs, run_alone
+from treille.testing import TableModel, Words, assert_lossless, enumerate_outputs, run_alone
 
 # The model of the method cards: the law depends on the last token only.
 TARGET = TableModel.markov([["1/2", "3/10", "1/5"], ["1/5", "1/2", "3/10"], ["1/10", "3/10", "3/5"]])
@@ -126,3 +126,47 @@ def test_a_beam_refuses_a_drafter():
 
     with pytest.raises(ParameterError, match="leave draft out"):
         split({"draft": "prompt_lookup"}, strategies["beam"])
+
+
+# --- under a constraint -----------------------------------------------------------------------------------------------
+
+# Words of unequal lengths, one the beginning of another, forced ends, and one that no end token follows at once.
+WORDS = Words([(0,), (0, 1), (0, 1, 1, 0), (1, 0, 1), (1, 0, 0)], 3, eos=2)
+CONSTRAINED = {"prompt": PROMPT, "max_new_tokens": 6, "eos_token_ids": (2,), "constraint": WORDS.bind}
+
+
+def test_the_law_under_a_constraint_is_the_masked_law():
+    """Every word has the product of its tokens' probabilities, each renormalised over what is allowed there."""
+    law = enumerate_outputs(sample(), TARGET, **CONSTRAINED)
+    root = Fraction(1, 2) / (Fraction(1, 2) + Fraction(3, 10))  # after the prompt's 0: 0 or 1
+    assert law[(0, 2)] == root * Fraction(2, 5)  # then the end, or 1
+    assert set(law) == {(0, 2), (0, 1, 2), (0, 1, 1, 0), (1, 0, 1), (1, 0, 0)}
+    assert sum(law.values()) == 1
+
+
+@pytest.mark.parametrize("verification", ["match", "rejection"])
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_draft_under_a_constraint_leaves_the_masked_law(draft, verification):
+    """Drafted rows have the mask of their own path; illegal drafts are cut; forced tokens cost no draw."""
+    plain = enumerate_outputs(sample(), TARGET, **CONSTRAINED)
+    assert_lossless(sample(), plain, MODELS, draft=draft, verification=verification, **CONSTRAINED)
+
+
+@pytest.mark.parametrize("draft", [drafts[0] for drafts in CASES.values()])
+def test_constraint_processors_and_draft_together(draft):
+    """All three at once."""
+    processors = chain("penalties")
+    plain = enumerate_outputs(sample(), TARGET, processors=processors, **CONSTRAINED)
+    drafted = enumerate_outputs(sample(), MODELS, processors=processors, draft=draft, **CONSTRAINED)
+    assert drafted.keys() == plain.keys()
+    assert max(abs(float(drafted[text] - plain[text])) for text in plain) < 1e-12
+
+
+def test_a_wide_beam_returns_the_language_in_the_order_of_p():
+    """Beam search of width |L| under a constraint: every word, most probable first."""
+    from treille.strategies import beam
+
+    done = run_alone(beam(width=5, length_penalty=0.0, num_return_sequences=5), TARGET, **CONSTRAINED)
+    by_p = sorted(done.texts, key=lambda text: -TARGET.probability(text, PROMPT))
+    assert set(done.texts) == {(0, 2), (0, 1, 2), (0, 1, 1, 0), (1, 0, 1), (1, 0, 0)}
+    assert list(done.texts) == by_p

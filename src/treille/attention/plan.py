@@ -6,7 +6,8 @@ One forward computes R rows (one token each) of many requests. A row's context h
   that many requests share is one piece, read once for all of them.
 - *its block*: the rows of this forward that belong to the same request. They see each other by ancestry only.
 
-Together they are exactly the positions ``0..positions[row]``, each once; `check` says so in debug mode.
+Together they are exactly the positions ``0..positions[row]``, each once, or those of them that the block's view leaves;
+`check` says so in debug mode.
 """
 
 from __future__ import annotations
@@ -50,11 +51,14 @@ class Block:
         end: One past the last row.
         parents: None for a causal chain, where row i sees ``begin..i``; else for each row the index within the block of
             its parent, or -1 where the parent was computed in an earlier forward. Parents come before their children.
+        view: None where the rows see their whole context; else the spans of positions ``[begin, end)`` of the context
+            that they see, ascending, the last one open (its end beyond every position).
     """
 
     begin: int
     end: int
     parents: tuple[int, ...] | None
+    view: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def ancestors(block: Block, row: int) -> Iterator[int]:
 
 
 def check(plan: AttentionPlan, slot_count: int | None = None) -> None:
-    """Returns only if every row sees the positions ``0..positions[row]``, each once, and writes a slot nobody reads.
+    """Returns only if every row sees its positions (all, or its view's), each once, and writes a slot nobody reads.
 
     For debug mode and tests: the work is proportional to rows times the pieces and ancestors each row sees.
 
@@ -128,7 +132,7 @@ def check(plan: AttentionPlan, slot_count: int | None = None) -> None:
     for block in plan.blocks:
         for row in range(block.begin, block.end):
             root = list(ancestors(block, row))[-1]
-            _check_coverage(row, sorted(spans[row]), positions[root])
+            _check_coverage(row, sorted(spans[row]), seen_spans(block.view, positions[root]))
 
 
 def _check_shapes(plan: AttentionPlan, positions: list[int], slots: list[int], slot_count: int | None) -> None:
@@ -166,12 +170,29 @@ def _check_blocks(plan: AttentionPlan, positions: list[int]) -> None:
                 raise InternalError(f"plan: row {block.begin + index} does not stand one position after its parent")
 
 
-def _check_coverage(row: int, spans: list[tuple[int, int]], first: int) -> None:
-    """The spans of positions are ``0..first``, without gap or overlap."""
-    covered = 0
+def seen_spans(view: tuple[tuple[int, int], ...] | None, length: int) -> list[tuple[int, int]]:
+    """The spans of the positions ``0..length - 1`` that a view leaves; neighbouring ones are joined."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in ((0, length),) if view is None else view:
+        stop = min(end, length)
+        if begin >= stop:
+            continue
+        if joined and joined[-1][1] == begin:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((begin, stop))
+    return joined
+
+
+def _check_coverage(row: int, spans: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
+    """The spans of positions make up the expected ones, without gap or overlap."""
+    joined: list[tuple[int, int]] = []
     for begin, end in spans:
-        if begin != covered:
-            raise InternalError(f"plan: row {row} sees positions up to {covered}, then from {begin}")
-        covered = end
-    if covered != first:
-        raise InternalError(f"plan: row {row} sees positions up to {covered}, its block starts at {first}")
+        if joined and begin < joined[-1][1]:
+            raise InternalError(f"plan: row {row} sees position {begin} twice")
+        if joined and begin == joined[-1][1]:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((begin, end))
+    if joined != expected:
+        raise InternalError(f"plan: row {row} sees the positions {joined} of its context, but should see {expected}")

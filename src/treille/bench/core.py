@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import getpass
-import sys
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import torch
 
 from treille.bench import decoding, rows
+from treille.bench.arguments import LEAST_REPEATS, Parser, device_of, progress, repeats_of, work_folder
 from treille.bench.forward import forward
 from treille.bench.overhead import overhead
 from treille.bench.shapes import SHAPES
@@ -21,12 +17,10 @@ from treille.bench.subject import Settings, Subject
 from treille.errors import ParameterError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
     from treille.bench.rows import Row
-
-LEAST_REPEATS = 5
-QUICK_REPEATS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +55,9 @@ CASES = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains by raising, like the rest of the command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong, with the way out."""
-        raise ParameterError(f"bench core: {message}; `treille bench core --help` lists what there is")
-
-
-def _parser() -> _Parser:
-    work = Path(tempfile.gettempdir()) / f"treille-bench-{getpass.getuser()}"
-    parser = _Parser(prog="treille bench core", description=__doc__, add_help=False)
+def _parser() -> Parser:
+    parser = Parser("core", __doc__)
     add = parser.add_argument
-    add("-h", "--help", action="store_true", help="show this and exit")
     add("--list", action="store_true", help="list the cases and exit")
     add("--only", metavar="CASES", help="the cases to run, separated by commas (default: all)")
     add("--model", metavar="MODELS", help=f"bundled, {', '.join(SHAPES)}, a directory or a Hub name; commas between")
@@ -87,7 +71,7 @@ def _parser() -> _Parser:
         default=Path("benchmarks/out/core.jsonl"),
         help="the rows, as JSON lines (default: %(default)s)",
     )
-    add("--work", type=Path, default=work, help="where random checkpoints are kept (default: %(default)s)")
+    add("--work", type=Path, default=work_folder(), help="where random checkpoints are kept (default: %(default)s)")
     add("--quick", action="store_true", help="tiny texts, two rounds: shows that it runs, measures nothing")
     add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the tables of all rows in --out into these files")
     add("--render", action="store_true", help="measure nothing: show, and --fill, the rows that --out holds")
@@ -125,14 +109,14 @@ def main(arguments: Sequence[str]) -> int:
 def _measure(options: argparse.Namespace) -> Iterator[list[Row]]:
     """The rows of one case after the other."""
     names = _cases(options.only)
-    repeats = _repeats(options.repeats, quick=options.quick)
-    device = _device(options.device)
+    repeats = repeats_of(options.repeats, quick=options.quick)
+    device = device_of(options.device)
     if options.threads is not None:
         if options.threads < 1:
             raise ParameterError(f"--threads={options.threads}: must be at least 1")
         torch.set_num_threads(options.threads)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
-    with _progress() as told:
+    with progress() as told:
         settings = Settings(device, dtype, repeats, options.quick, options.work, told)
         subjects: dict[str, Subject] = {}
         for name in names:
@@ -150,31 +134,3 @@ def _cases(only: str | None) -> list[str]:
         if name not in CASES:
             raise ParameterError(f"--only={only}: there is no case {name!r}; choose from {', '.join(CASES)}")
     return names
-
-
-def _repeats(given: int | None, *, quick: bool) -> int:
-    least = QUICK_REPEATS if quick else LEAST_REPEATS
-    if given is not None and given < least:
-        raise ParameterError(f"--repeats={given}: a median and its spread need at least {least}")
-    return least if given is None else given
-
-
-def _device(name: str) -> torch.device:
-    if name.split(":", maxsplit=1)[0] not in ("cpu", "cuda"):
-        raise ParameterError(f"--device={name}: choose cpu or cuda")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ParameterError(f"--device={name}: this machine or this build of torch has no CUDA; use --device cpu")
-    return torch.device(name)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Says on stderr what is running, if that is a terminal."""
-    from rich.console import Console
-
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    console = Console(stderr=True)
-    with console.status("loading") as status:
-        yield status.update

@@ -66,10 +66,11 @@ class Row:
     note: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    benchmark: str = "core"
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain values."""
-        return {"benchmark": "core", **asdict(self)}
+        return asdict(self)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -147,9 +148,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise ParameterError(f"{file}: cannot be read ({error.strerror}); give a file that --out has written") from None
     except (ValueError, KeyError, TypeError):
-        raise ParameterError(
-            f"{file}: holds no rows of `treille bench core`; give a file that --out has written"
-        ) from None
+        raise ParameterError(f"{file}: holds no rows of `treille bench`; give a file that --out has written") from None
     return rows
 
 
@@ -215,6 +214,72 @@ def overhead_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+SPECULATE = (
+    "drafter",
+    "task",
+    "model",
+    "tokens/s",
+    "against plain",
+    "τ",
+    "τ predicted",
+    "rows",
+    "acceptance",
+    "draft, µs",
+)
+
+
+def speculate_cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table of drafters."""
+    extra = row["extra"]
+    return [
+        extra["drafter"],
+        extra["task"],
+        row["model"],
+        number(row["value"]["median"]),
+        spread(row["ratio"], "×"),
+        number(extra["tau"]),
+        number(extra["tau_predicted"]),
+        number(extra["rows"]),
+        " ".join(number(a) for a in extra["acceptance"][:5]),
+        number(extra["draft_us"]),
+    ]
+
+
+TASKS = (
+    "task",
+    "level",
+    "strategy",
+    "drafter",
+    "constraint",
+    "right, % (95 %)",
+    "questions",
+    "tokens",
+    "forwards",
+    "rows",
+    "τ",
+    "tokens/s",
+    "",
+)
+
+
+def tasks_cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table of tasks: accuracy, and means per answer."""
+    extra = row["extra"]
+    right, low, high = (f"{100 * extra[name]:.0f}" for name in ("accuracy", "low", "high"))
+    return [
+        extra["task"],
+        str(extra["level"]),
+        extra["strategy"],
+        extra["drafter"],
+        extra["constraint"],
+        f"{right} ({low} to {high})",
+        str(extra["samples"]),
+        *(number(extra[name]) for name in ("tokens", "forwards", "rows", "tau")),
+        number(row["value"]["median"]),
+        row["note"],
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of the documents, made of some of the rows."""
@@ -229,6 +294,8 @@ FORMATS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], list[str]]]
     "core": (CORE, core_cells),
     "rows": (FORWARD, forward_cells),
     "overhead": (OVERHEAD, overhead_cells),
+    "speculate": (SPECULATE, speculate_cells),
+    "tasks": (TASKS, tasks_cells),
 }
 
 
@@ -237,10 +304,14 @@ def tables(rows: Iterable[dict[str, Any]]) -> list[Table]:
     sorted_rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         kind = {"forward": "rows", "overhead": "overhead"}.get(row["case"], "core")
+        if row["benchmark"] == "speculate":
+            kind = f"speculate-{row['batch']}"
+        elif row["benchmark"] == "tasks":
+            kind = "tasks"
         sorted_rows.setdefault((row["device"], kind), []).append(row)
     found = []
     for (device, kind), chosen in sorted_rows.items():
-        head, cells = FORMATS[kind]
+        head, cells = FORMATS[kind.rstrip("-0123456789")]
         name = kind if device == "cpu" else f"{device}-{kind}".removesuffix("-core")
         found.append(Table(f"bench:{name}", head, tuple(tuple(cells(row)) for row in chosen), _hardware(chosen)))
     return found
@@ -251,10 +322,11 @@ def _hardware(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     lines = []
     for row in rows:
         ran = row["environment"]
+        repeats = row["repeats"]
+        rounds = "one run" if repeats == 1 else f"median of {repeats} (smallest to largest)"
         lines.append(
             f"{ran['hardware']}, {ran['threads']} threads used, torch {ran['torch']}, "
-            f"transformers {ran['transformers']}, commit {ran['commit']}, {ran['date'][:10]}, "
-            f"median of {row['repeats']} (smallest to largest)"
+            f"transformers {ran['transformers']}, commit {ran['commit']}, {ran['date'][:10]}, {rounds}"
         )
     return tuple(dict.fromkeys(lines))
 

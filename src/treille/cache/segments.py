@@ -28,13 +28,17 @@ FOLD = 64  # a fork of at most this many rows is copied back into its parent's r
 
 
 class Rows:
-    """A handle on the KV rows of a path: everything up to row `stop` of `segment` and all of its ancestors' rows."""
+    """A handle on the KV rows of a path: everything up to row `stop` of `segment` and all of its ancestors' rows.
 
-    __slots__ = ("__weakref__", "_segment", "_stop", "holder")
+    `depth` is the number of layers that all of these rows hold at least; 0: every layer that their model computes.
+    """
 
-    def __init__(self, segment: Segment, stop: int, holder: Holder) -> None:
+    __slots__ = ("__weakref__", "_segment", "_stop", "depth", "holder")
+
+    def __init__(self, segment: Segment, stop: int, holder: Holder, depth: int = 0) -> None:
         self._segment: Segment | None = segment
         self._stop = stop
+        self.depth = depth
         self.holder: Holder = holder
         segment.add(stop, holder)
 
@@ -69,6 +73,15 @@ class Rows:
         """Number of tokens covered, from the root."""
         return self.segment.origin + self.stop
 
+    def first(self, length: int) -> Rows | None:
+        """A node's handle on the first `length` of the tokens covered, None if that is none of them."""
+        if not length:
+            return None
+        for segment, stop in self.segment.pieces(self.stop):
+            if segment.origin + stop >= length:
+                return Rows(segment, length - segment.origin, "node", self.depth)
+        raise InternalError(f"{self.length} rows are fewer than {length}")
+
     def release(self) -> None:
         """Let go of the rows; further calls do nothing."""
         segment = self._resolve()
@@ -88,6 +101,7 @@ class Segment:
     Attributes:
         origin: absolute position of its first row.
         parent: handle on the fork point, None for the first segment of a context.
+        scratch: whether its rows are a cheaper variant's, which never become part of a run of exact ones.
         lineage: `(segment, rows)` of every ancestor, from the root.
         folded: the segment its rows were moved to, at `folded_at`.
         generation: a number that no other segment of its store ever has.
@@ -103,13 +117,15 @@ class Segment:
         "lineage",
         "origin",
         "parent",
+        "scratch",
         "start",
         "store",
         "used",
     )
 
-    def __init__(self, store: SegmentStore, start: int, capacity: int, parent: Rows | None) -> None:
+    def __init__(self, store: SegmentStore, start: int, capacity: int, parent: Rows | None, *, scratch: bool) -> None:
         self.store = store
+        self.scratch = scratch
         self.start = start
         self.capacity = capacity
         self.used = 0
@@ -224,11 +240,12 @@ class SegmentStore:
                 segment = segment.folded
             segment.remove(stop, holder)
 
-    def reserve(self, rows: Rows | None, count: int) -> tuple[Segment, int, int]:
+    def reserve(self, rows: Rows | None, count: int, *, scratch: bool = False) -> tuple[Segment, int, int]:
         """Room for `count` more rows after `rows`: `(segment, first row, rows granted)`, at least one.
 
         Continues the segment in place where nobody else did, folds a short orphaned fork back into its parent, and
-        opens a new segment otherwise. The caller takes `Rows` on what it was granted.
+        opens a new segment otherwise. Scratch and exact rows never share a segment, so that the exact ones, which come
+        later, still stand in one run. The caller takes `Rows` on what it was granted.
 
         Raises:
             OutOfSlots: nothing is free.
@@ -237,16 +254,17 @@ class SegmentStore:
         if rows is not None:
             self._fold(rows)
             segment, at = rows.segment, rows.stop
-            if at == segment.used:
+            if at == segment.used and segment.scratch == scratch:
                 room = segment.capacity - at
                 if room < count:
                     room += self._grow(segment, count - room)
                 if room > 0:
                     return segment, at, min(room, count)
-        extra = GROWTH if rows is None or rows.stop == rows.segment.used else FOLD // 4
+        long = not scratch and (rows is None or rows.stop == rows.segment.used)
+        extra = GROWTH if long else FOLD // 4
         start, stop = self.allocator.allocate(count + extra)
         parent = None if rows is None else Rows(rows.segment, rows.stop, "fork")
-        segment = Segment(self, start, stop - start, parent)
+        segment = Segment(self, start, stop - start, parent, scratch=scratch)
         self.live[start] = segment
         self._own(segment)
         return segment, 0, min(count, stop - start)
@@ -277,7 +295,7 @@ class SegmentStore:
         segment = rows.segment
         while (above := segment.parent) is not None and segment.used <= FOLD and not segment.forks:
             parent, at = above.segment, above.stop
-            if parent.used != at:
+            if parent.used != at or parent.scratch != segment.scratch:
                 return
             if parent.capacity < at + segment.used:
                 self._grow(parent, at + segment.used - parent.capacity)

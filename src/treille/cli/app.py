@@ -17,10 +17,13 @@ import typer
 import treille
 from treille.cli.generate import generate
 from treille.cli.tables import drafters, processors, strategies
+from treille.cli.train import app as train
 from treille.errors import ParameterError, TreilleError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+BENCHMARKS = ("core", "speculate", "tasks")
 
 app = typer.Typer(
     add_completion=False,
@@ -32,6 +35,7 @@ app.command()(generate)
 app.command()(strategies)
 app.command()(drafters)
 app.command()(processors)
+app.add_typer(train, name="train")
 
 # Base class of everything that is wrong with a command line itself; typer does not export it.
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -96,10 +100,10 @@ def _common(
 )
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="core")],
+    name: Annotated[str, typer.Argument(help=", ".join(BENCHMARKS))],
 ) -> None:
     """Measure: `treille bench core --help`."""
-    if name != "core":
-        raise ParameterError(f"bench {name}: there is no such benchmark; the one there is: core")
-    code = import_module("treille.bench.core").main(context.args)
+    if name not in BENCHMARKS:
+        raise ParameterError(f"bench {name}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
+    code = import_module(f"treille.bench.{name}").main(context.args)
     raise typer.Exit(code or 0)

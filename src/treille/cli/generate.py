@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import treille
-from treille.cli.inputs import read_options, read_prompts
+from treille.cli.inputs import read_constraint, read_options, read_prompts
 from treille.errors import BatchError, ParameterError
 
 if TYPE_CHECKING:
@@ -61,15 +61,22 @@ def generate(
         str | None, typer.Option(metavar="NAME[:KEY=VALUE,…]", help="Drafts ahead; see `treille drafters`.")
     ] = None,
     draft_model: Annotated[str | None, typer.Option(help="Directory or Hub name of a draft model.")] = None,
-    json_schema: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
-    regex: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
-    grammar: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
-    choices: Annotated[str | None, typer.Option(help="Not in this version.")] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text is JSON that fits this JSON Schema.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(metavar="PATTERN", help="The text matches this pattern.")] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text is one of this Lark-style grammar.")
+    ] = None,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXTS", help="The text is one of these: commas between, or a JSON list."),
+    ] = None,
 ) -> None:
     """Decode a prompt, or many in one batch."""
-    _refuse_constraints(json_schema=json_schema, regex=regex, grammar=grammar, choices=choices)
     flags = {
         "draft": draft,
+        "constraint": read_constraint(json_schema, regex, grammar, choices),
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "seed": seed,
@@ -85,16 +92,6 @@ def generate(
         _decode_many(lm, request)
     else:
         _decode_one(lm, request)
-
-
-def _refuse_constraints(**given: str | None) -> None:
-    for name, value in given.items():
-        if value is not None:
-            from treille.options import NOT_YET
-
-            flag = f"--{name.replace('_', '-')}"
-            reason = NOT_YET["constraint"].replace("leave constraint out", f"leave {flag} out")
-            raise ParameterError(f"{flag}={value!r}: {reason}")
 
 
 def _check_trace(request: _Request) -> None:

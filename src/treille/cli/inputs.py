@@ -57,14 +57,48 @@ def _json_prompt(line: str, where: str) -> Any:
     return content
 
 
-def _read(name: str, read: Any) -> str:
+def _read(name: str, read: Any, flag: str = "--file") -> str:
     """Text from a file or stdin."""
     try:
         return str(read(), "utf-8")
     except OSError as error:
-        raise ParameterError(f"--file={name}: cannot be read ({error.strerror}); give a readable file") from error
+        raise ParameterError(f"{flag}={name}: cannot be read ({error.strerror}); give a readable file") from error
     except UnicodeDecodeError as error:
         raise ParameterError(f"{name}: is not UTF-8 text (byte {error.start}); convert it") from error
+
+
+def read_constraint(
+    json_schema: Path | None, regex: str | None, grammar: Path | None, choices: Sequence[str] | None
+) -> Any:
+    """The source of the constraint that one of the flags describes, None if none is given."""
+    given = {"--json-schema": json_schema, "--regex": regex, "--grammar": grammar, "--choices": choices or None}
+    named = [flag for flag, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise ParameterError(f"{' and '.join(named)}: a text has one constraint; give one of them")
+    if not named:
+        return None
+    from treille import constraints  # llguidance is imported only when it is needed
+
+    if json_schema is not None:
+        return constraints.json_schema(json_schema)
+    if regex is not None:
+        return constraints.regex(regex)
+    if grammar is not None:
+        return constraints.grammar(_read(str(grammar), grammar.read_bytes, "--grammar"))
+    return constraints.choices([text for value in choices or () for text in _listed(value)])
+
+
+def _listed(value: str) -> list[str]:
+    """The texts of a JSON list, or between commas."""
+    if not value.startswith("["):
+        return value.split(",")
+    try:
+        texts = json.loads(value)
+    except ValueError as error:
+        raise ParameterError(f'--choices={value!r}: is not JSON ({error}); write a,b or ["a", "b"]') from error
+    if not all(isinstance(text, str) for text in texts):
+        raise ParameterError(f"--choices={value!r}: every choice must be a text")
+    return list(texts)
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Iterable
 
     from numpy.typing import NDArray
 
@@ -19,7 +19,7 @@ class NgramIndex:
 
     def __init__(self, sizes: Iterable[int]) -> None:
         self._sizes = tuple(sizes)
-        self._ends: dict[int, dict[tuple[int, ...], list[int]]] = {n: {} for n in self._sizes}
+        self._ends: dict[int, dict[Hashable, list[int]]] = {n: {} for n in self._sizes}
         self._tokens: list[int] = []
 
     def extend(self, text: NDArray[Any], start: int) -> None:
@@ -28,28 +28,42 @@ class NgramIndex:
         self._tokens.extend(text[start:].tolist())
         for n in self._sizes:
             ends = self._ends[n]
-            for end in range(max(start, n - 1) + 1, len(self._tokens) + 1):
-                ends.setdefault(tuple(self._tokens[end - n : end]), []).append(end)
+            for end in range(max(start + 1, n), len(self._tokens) + 1):
+                ends.setdefault(self.key(end - n, end), []).append(end)
 
     def truncate(self, length: int) -> None:
         """Forget the n-grams that end beyond `length`."""
         for n in self._sizes:
             ends = self._ends[n]
             for end in range(len(self._tokens), max(length, n - 1), -1):
-                key = tuple(self._tokens[end - n : end])
+                key = self.key(end - n, end)
                 ends[key].pop()
                 if not ends[key]:
                     del ends[key]
         del self._tokens[length:]
 
-    def continuation(self, most: int, *, latest: bool) -> Sequence[int]:
-        """Up to `most` tokens that followed the text's last n-gram before, of the first size that is known."""
+    def key(self, start: int, stop: int) -> Hashable:
+        """What the index knows an n-gram by: equal exactly for equal tokens."""
+        return tuple(self._tokens[start:stop])
+
+    def continuation(self, most: int, *, latest: bool) -> list[int]:
+        """Up to `most` tokens that followed the text's last n-gram before, of the first size that is known.
+
+        A copy that reaches the end of the text goes on with its own first tokens, as in LZ77: what stood there repeats
+        itself.
+        """
         length = len(self._tokens)
         for n in self._sizes:
             if n > length:
                 continue
-            ends = self._ends[n].get(tuple(self._tokens[length - n :]), ())
+            ends = self._ends[n].get(self.key(length - n, length), ())
             if len(ends) > 1:  # the last one is the text's own end
                 begin = ends[-2] if latest else ends[0]
-                return self._tokens[begin : begin + most]
-        return ()
+                copied = self._tokens[begin : begin + most]
+                while OVER and len(copied) < most:
+                    copied += copied[: most - len(copied)]
+                return copied
+        return []
+
+
+OVER = True

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from treille.errors import ParameterError
+from treille.requests import Forward
 from treille.strategy import checked_value
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Shape(Protocol):
     @property
     def context_length(self) -> int:
         """Longest text in tokens."""
+        ...
+
+    @property
+    def layer_access(self) -> bool:
+        """Whether forwards can leave out layers."""
         ...
 
 
@@ -123,6 +129,13 @@ class Drafter:
         none. Randomness is keyed by `node.length` (every step starts at a greater one), so that it is fresh each step.
         """
         raise NotImplementedError
+
+    def verify(self, run: Run, tree: DraftTree, wants: tuple[Readout, ...]) -> Generator[Request, Any, list[Any]]:  # noqa: ARG002
+        """The target's answers to `wants` at every node of `tree`; an exception where no token is allowed.
+
+        One forward. A drafter that works on while the target computes has its own.
+        """
+        return (yield Forward(tree.nodes, wants, may_fail=True))
 
     def observe(self, seen: Observation) -> None:
         """Learn what was committed, and what the target said of the draft."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from treille.draft_tree import DraftTree
-from treille.drafters.base import Budget, Observation
-from treille.errors import InternalError
-from treille.requests import Choice, Forward, Probabilities
+from treille.drafters.base import Budget, Lookup, Observation
+from treille.errors import InternalError, NoTokenLeft
+from treille.requests import Choice, Probabilities
 from treille.sampling.verify import Walk, match, reject
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from treille.requests import Request
     from treille.strategy import Hypothesis, Run
     from treille.tree import Node
+
+FORCED = 64
+"""Forced tokens of one step at the most."""
 
 NO_TOKEN = -1
 """The pick of a node at which no token is allowed: no draft matches it."""
@@ -72,25 +75,48 @@ class Speculation:
         """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
         node = hypothesis.node
         self._catch_up(node)
+        forced = () if run.constraint is None else run.constraint.forced(node)
         budget = self._budget(run, node)
         tree, spent = DraftTree(node), run.drafts.seconds
-        if budget.rows:
-            tree = yield from _timed(self.drafter.propose(run, node, budget), run)
+        if forced:
+            # What has no alternative is a draft that is always accepted, whatever the law or the verification.
+            tree.add_chain(forced[: min(FORCED, budget.depth)])
+        elif budget.rows:
+            tree = yield from self._draft(run, node, budget)
         spent = run.drafts.seconds - spent
-        if tree.size > budget.rows or tree.depth > budget.depth:
-            raise InternalError(f"drafter {self.drafter.info.name} proposed {tree} with {budget}")
         if self.governor is not None:
             self.governor.proposed(tree.size)
+        for watcher in run.watchers:
+            watcher.drafted(tree)
         rejecting = run.rejecting
         own = (Probabilities(), Probabilities(raw=True)) if rejecting else (run.choose,)
         # A node nobody reaches may have no token left: its failure counts only if the walk comes there.
-        results = yield Forward(tree.nodes, (*own, *self.drafter.wants), may_fail=True)
+        results = yield from self.drafter.verify(run, tree, (*own, *self.drafter.wants))
         walk, choices = _rejected(tree, results, run) if rejecting else _matched(tree, results)
         longer = _follow(run, hypothesis, tree, walk, choices)
-        if self._budgets is not None:
+        if self._budgets is not None and not forced:
             self._budgets.verified(tree.size, tree.depth, longer.length - node.length, spent)
+        run.drafts.count(tree, walk.accepted, longer.length - node.length, forced=bool(forced))
         self._learn(run, tree, walk, longer, [None if isinstance(r, Exception) else r[len(own) :] for r in results])
         return longer
+
+    def _draft(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, DraftTree]:
+        """The drafter's tree, without what the target cannot accept."""
+        try:
+            tree = yield from _timed(self.drafter.propose(run, node, budget), run)
+        except NoTokenLeft:  # a draft model came to a dead end of the constraint: not the target's concern
+            return DraftTree(node)
+        if tree.size > budget.rows or tree.depth > budget.depth:
+            raise InternalError(f"drafter {self.drafter.info.name} proposed {tree} with {budget}")
+        ends, constraint = run.limits.eos_token_ids, run.constraint
+        if constraint is None and not any(drafted.token in ends for drafted in tree.nodes[1:]):
+            return tree
+
+        def computed(drafted: Node) -> bool:
+            # Nothing follows an end token, so its row would say nothing: it is emitted without one.
+            return drafted.token not in ends and (constraint is None or constraint.allows(drafted))
+
+        return tree.cut(computed)
 
     def _budget(self, run: Run, node: Node) -> Budget:
         """The bonus token needs room too, and positions beyond the context cannot be computed."""
@@ -114,10 +140,18 @@ class Speculation:
 
     def _learn(self, run: Run, tree: DraftTree, walk: Walk, longer: Hypothesis, readings: Sequence[Any]) -> None:
         before = tree.nodes[0].length
-        emitted = longer.node.length - before
-        run.drafts.count(tree, walk.accepted, emitted)
+        for watcher in run.watchers:
+            watcher.verified(tree, walk.accepted)
         self._text, self._last = longer.node.path, weakref.ref(longer.node)
         self.drafter.observe(Observation(longer.node.path, before, tree, walk.accepted, readings))
+
+
+class Nothing(Lookup):
+    """No draft at all: what a run with a constraint alone speculates with."""
+
+    def lookup(self, run: Run, node: Node, budget: Budget) -> DraftTree:  # noqa: ARG002 - the protocol's signature
+        """An empty tree."""
+        return DraftTree(node)
 
 
 def _common(known: NDArray[Any], path: NDArray[Any]) -> int:

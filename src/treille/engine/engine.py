@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from treille.cache.slots import OutOfSlots
+from treille.drafters.governor import Governor
 from treille.engine import readouts
-from treille.engine.batch import Packer, is_long
+from treille.engine.batch import Packer, by_layers, is_long
 from treille.engine.instruments import ForwardReport, Instrument
-from treille.engine.job import Group, Job, Pending, Task, is_output
+from treille.engine.job import Group, Job, Pending, Task, is_output, scored_text
+from treille.engine.masking import Masks
 from treille.engine.races import losers, winner
 from treille.engine.refusals import refusal
 from treille.engine.runner import one_thread
+from treille.engine.variant import variant_of
 from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError
-from treille.requests import Argmax, Call, Forward, Gather, Race, Sample, Score, ScoredText
+from treille.requests import Argmax, Call, Forward, Gather, Race, Sample, Score
 
 if TYPE_CHECKING:
     import random as standard_random
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from treille.engine.batch import Batch
     from treille.engine.readouts import Reading
     from treille.engine.runner import ModelRunner
+    from treille.requests import Layers
     from treille.sampling.chain import Chain
     from treille.strategy import Configured, Output, Run
 
@@ -66,6 +70,7 @@ class Engine:
         self.instruments = list(instruments)
         self.debug = debug
         self.shuffle = shuffle
+        self.governor = Governor()  # learns what forwards cost
         self.jobs: dict[int, Job] = {}
         self._submitted = 0
         self._ready: deque[tuple[Task, Any, BaseException | None]] = deque()
@@ -132,7 +137,7 @@ class Engine:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Resume what is runnable, then compute one forward per model that is waited for. Never waits for a `Call`.
+        """Resume what is runnable, then compute one forward per model (and its layers) waited for; no `Call` is.
 
         Raises:
             DecodingError: called from inside a forward, i.e. from a processor.
@@ -145,8 +150,8 @@ class Engine:
         self._resume()
         self._score()
         for name, pendings in tuple(self._pending.items()):
-            if pendings:
-                self._forward(self.runners[name], pendings)
+            for layers, group in by_layers(pendings):
+                self._forward(self.runners[name], layers, group)
         if self.debug:
             accounts = {name: runner.store.accounts() for name, runner in self.runners.items()}
             for account in accounts.values():
@@ -302,7 +307,7 @@ class Engine:
             by_scorer.setdefault(id(entry[1].scorer), []).append(entry)
         for entries in by_scorer.values():
             try:
-                texts = [_scored_text(task.job.run, node) for task, score in entries for node in score.nodes]
+                texts = [scored_text(task.job.run, node) for task, score in entries for node in score.nodes]
                 values = [float(value) for value in entries[0][1].scorer(texts)]
                 if len(values) != len(texts):
                     raise DecodingError(f"the scorer returned {len(values)} values for {len(texts)} texts")  # noqa: TRY301
@@ -340,26 +345,28 @@ class Engine:
             self._ready.append((task, None, error))
             return
         task.progress = min(node.length for node in request.nodes)
-        self._pending[request.model].append(Pending(task, request))
+        variant = variant_of(request, self.runners[request.model].decoder.shape.layers)
+        self._pending[request.model].append(Pending(task, request, variant))
         if task.parent is not None and task.parent.kind == "race":
             self._check(task.parent)
 
-    def _forward(self, runner: ModelRunner, pendings: list[Pending]) -> None:
-        """Pack, compute, read, answer: one forward of one model."""
+    def _forward(self, runner: ModelRunner, layers: Layers | None, pendings: list[Pending]) -> None:
+        """Pack, compute, read, answer: one forward of one model, or of some of its layers."""
         began = time.perf_counter()
-        packer = self._pack(runner, pendings)
+        packer = self._pack(runner, layers, pendings)
         if packer is None:
             return
         batch = packer.build()
         readings = readouts.of_batch(pendings, batch)
-        layers = readouts.boundaries(readings)
+        wanted = readouts.boundaries(readings)
+        masks = Masks(readings)  # computed while the model runs
         for instrument in self.instruments:
             instrument.before_forward(runner.name, batch.rows)
         planned = time.perf_counter()
         self._computing = True
         try:
             with one_thread(batch.rows, runner.one_thread_rows), torch.inference_mode():
-                hidden, boundaries = runner.forward(batch, layers)
+                hidden, boundaries = runner.forward(batch, wanted)
                 done = time.perf_counter()
                 readouts.take(
                     readings,
@@ -367,9 +374,11 @@ class Engine:
                     boundaries,
                     runner.decoder.logits,
                     lambda layer, row: runner.attention(layer, boundaries[layer], batch.plan, row),
+                    runner.exit_logits,
+                    masks,
                 )
         except Exception as failure:  # noqa: BLE001 - whatever it was, the jobs outside this batch go on
-            self._lost(batch, pendings, packer.jobs, failure)
+            self._lost(runner, batch, packer.jobs, failure)
             return
         except BaseException:  # the user's interrupt: the rows count as computed no more
             batch.give_back()
@@ -383,19 +392,20 @@ class Engine:
         )
         self._count(runner, batch, packer.jobs, report)
 
-    def _lost(self, batch: Batch, pendings: list[Pending], jobs: set[Job], failure: Exception) -> None:
+    def _lost(self, runner: ModelRunner, batch: Batch, jobs: set[Job], failure: Exception) -> None:
         """A forward failed: its rows were never computed, and the jobs in it are told."""
         batch.give_back()
+        pendings = self._pending[runner.name]
         for pending in [pending for pending in pendings if pending.task.job in jobs]:
             pendings.remove(pending)
             self._ready.append((pending.task, None, failure))
 
-    def _pack(self, runner: ModelRunner, pendings: list[Pending]) -> Packer | None:
+    def _pack(self, runner: ModelRunner, layers: Layers | None, pendings: list[Pending]) -> Packer | None:
         """Short requests first, then long ones in order of arrival, until the budget of rows is spent."""
-        packer = Packer(runner, self.budget)
+        packer = Packer(runner, self.budget, layers)
         if self.shuffle is not None:
             self.shuffle.shuffle(pendings)
-        order = pendings if len(pendings) == 1 else sorted(pendings, key=lambda p: is_long(p, runner.name))
+        order = pendings if len(pendings) == 1 else sorted(pendings, key=is_long)
         for pending in order:
             if packer.left <= 0:
                 break
@@ -406,13 +416,13 @@ class Engine:
                     if runner.make_room() or self._preempt(packer, pending.task.job):
                         continue
                 break
-        if packer.jobs:
-            return packer
+        if packer.jobs or packer.held_back:
+            return packer if packer.jobs else None
         # Nothing fits although every younger job gave way: what still holds memory waits for something else.
         pending = min(pendings, key=lambda p: p.task.job.number)
         if self._preempt(packer, pending.task.job, any_age=True):
-            return self._pack(runner, pendings)
-        pendings.remove(pending)
+            return self._pack(runner, layers, pendings)
+        self._pending[runner.name].remove(pending)
         error = DecodingError(
             f"KV memory of {runner.memory.slots} tokens is full with the branches of this run alone; "
             "use a narrower strategy or load with a larger kv_slots"
@@ -456,7 +466,7 @@ class Engine:
             if isinstance(reading.want, Argmax | Sample):
                 pending.task.job.stats.generated += 1
             for instrument in self.instruments:
-                instrument.read(pending.task.job, reading.node, reading.want, reading.result)
+                instrument.read(pending.task.job, reading.node, reading.want, reading.result, runner.name)
         waiting = self._pending[runner.name]
         for pending, error in failed.values():
             waiting.remove(pending)
@@ -471,26 +481,23 @@ class Engine:
         for entry in batch.entries:
             stats = entry.job.stats
             stats.rows += entry.count
-            if entry.node.parent is None and entry.node is entry.job.run.tip:
+            if entry.node.parent is None and entry.node is entry.job.run.tip and entry.variant.whole:
                 stats.prompt_rows += entry.count
                 prefilling.add(entry.job)
                 if entry.complete and runner.prefix is not None:
                     runner.remember(entry.node)
             for instrument in self.instruments:
-                instrument.computed(entry.job, (entry.node,))
+                instrument.computed(entry.job, (entry.node,), runner.name)
+        whole = {entry.job for entry in batch.entries if entry.variant.whole}
         for job in jobs:
-            if runner.name == "target":
+            if runner.name == "target" and job in whole:
                 job.stats.forwards += 1
             if job.started is None:
                 job.started = time.perf_counter() - report.forward_seconds - report.readout_seconds
                 job.stats.seconds["queue"] = job.started - job.submitted
             job.stats.seconds["prefill" if job in prefilling else "decode"] += report.forward_seconds
             job.stats.seconds["readout"] += report.readout_seconds
+        seconds = report.forward_seconds + report.readout_seconds + report.plan_seconds
+        self.governor.forward(runner.name, batch.rows, seconds)
         for instrument in self.instruments:
             instrument.after_forward(report)
-
-
-def _scored_text(run: Run, node: Any) -> ScoredText:
-    prompt = "" if run.codec is None else run.codec.decode(run.tip.path.tolist())
-    text = "" if run.codec is None else run.text(node)
-    return ScoredText(prompt, text, tuple(node.path[run.tip.length :].tolist()))

@@ -50,11 +50,11 @@ class Instrument:
     def after_forward(self, report: ForwardReport) -> None:
         """A forward and its readouts are done."""
 
-    def computed(self, job: Job, nodes: Sequence[Node]) -> None:
-        """These nodes of a run have KV now."""
+    def computed(self, job: Job, nodes: Sequence[Node], model: str) -> None:
+        """These nodes of a run have KV of `model` now."""
 
-    def read(self, job: Job, node: Node, want: Readout, result: object) -> None:
-        """A readout was answered; a `requests.Choice` names the token that was picked under `node`."""
+    def read(self, job: Job, node: Node, want: Readout, result: object, model: str) -> None:
+        """A readout of `model` was answered; a `requests.Choice` names the token that was picked under `node`."""
 
     def scored(self, job: Job, nodes: Sequence[Node], values: Sequence[float]) -> None:
         """A scorer valued these nodes of a run."""

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from treille.errors import Cancelled
+from treille.requests import ScoredText
 from treille.strategy import DraftCounts, Hypothesis, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from treille.cache.segments import Rows
+    from treille.engine.variant import Variant
     from treille.requests import Forward, Request
     from treille.sampling.chain import Chain
     from treille.strategy import Configured, Run
+    from treille.tree import Node
 
 
 @dataclass(slots=True)
@@ -113,6 +116,13 @@ def is_output(value: object) -> bool:
     return all(isinstance(candidate, Hypothesis) for candidate in value.candidates)
 
 
+def scored_text(run: Run, node: Node) -> ScoredText:
+    """What a scorer sees of a node."""
+    prompt = "" if run.codec is None else run.codec.decode(run.tip.path.tolist())
+    text = "" if run.codec is None else run.text(node)
+    return ScoredText(prompt, text, tuple(node.path[run.tip.length :].tolist()))
+
+
 class Task:
     """One generator being driven: the root of a job, or a branch of a `Gather` or `Race`.
 
@@ -149,11 +159,12 @@ class Group:
 class Pending:
     """A `Forward` that waits for its nodes; readout results are filled in as their rows are computed."""
 
-    __slots__ = ("failures", "missing", "request", "results", "task", "wants")
+    __slots__ = ("failures", "missing", "request", "results", "task", "variant", "wants")
 
-    def __init__(self, task: Task, request: Forward) -> None:
+    def __init__(self, task: Task, request: Forward, variant: Variant) -> None:
         self.task = task
         self.request = request
+        self.variant = variant
         self.wants = request.want if isinstance(request.want, tuple) else (request.want,)
         self.results: list[tuple[Any, ...] | None] = [None] * len(request.nodes)
         self.failures: dict[int, Exception] = {}

@@ -13,6 +13,7 @@ from treille.requests import (
     Attention,
     Choice,
     Distribution,
+    Exits,
     Hidden,
     LogProbs,
     Probabilities,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from treille.engine.batch import Batch
     from treille.engine.job import Pending
+    from treille.engine.masking import Masks
     from treille.sampling.chain import Chain
     from treille.sampling.random import Random
     from treille.tree import Node
@@ -61,7 +63,7 @@ def of_batch(pendings: Sequence[Pending], batch: Batch) -> list[Reading]:
     for pending in pendings:
         nodes = pending.request.nodes
         for index in sorted(pending.missing) if len(pending.missing) > 1 else pending.missing:
-            row = batch.last_row.get(id(nodes[index]))
+            row = batch.row_of(nodes[index], pending.variant)
             if row is not None:
                 readings.extend(Reading(pending, index, place, row) for place in range(len(pending.wants)))
     return readings
@@ -70,8 +72,9 @@ def of_batch(pendings: Sequence[Pending], batch: Batch) -> list[Reading]:
 class _Rows:
     """Logits of the rows that are read, raw and processed, each computed once however many readings share it."""
 
-    def __init__(self, raw: Tensor, position: Mapping[int, int]) -> None:
+    def __init__(self, raw: Tensor, position: Mapping[int, int], masks: Masks) -> None:
         self.raw = raw  # [n, V] float32
+        self.masks = masks
         self.position = position
         self._raw_norm: Tensor | None = None
         self._chunks: list[Tensor] = []
@@ -97,8 +100,8 @@ class _Rows:
         return self._norm
 
     def process(self, readings: Sequence[Reading]) -> list[int]:
-        """Run each job's chain over its rows; the processed row of every reading, in order."""
-        if all(reading.pending.task.job.chain is None for reading in readings):
+        """Apply each job's constraint and chain to its rows; the processed row of every reading, in order."""
+        if not self.masks.any and all(reading.pending.task.job.chain is None for reading in readings):
             return [self.position[reading.row] for reading in readings]
         groups: dict[tuple[Chain | None, bool], list[Reading]] = {}  # chains compare by value
         keys: list[object] = []
@@ -123,13 +126,29 @@ class _Rows:
         logits = self.raw.index_select(0, index)
         if scores:
             logits = logits - self.raw_norm.index_select(0, index).unsqueeze(1)
+        allowed = self.masks.allowed(members, logits.shape[1], logits.device) if self.masks.any else None
+        if allowed is not None:
+            # Before the processors, so that truncations count allowed tokens only.
+            logits = logits.masked_fill(~allowed, -torch.inf)
+            self._dead_ends(members, ~allowed.any(-1))
         if chain is not None:
             logits, failures = chain.apply([_path(reading) for reading in members], logits)
-            self.errors.update({self._count + i: failure for i, failure in failures.items()})
+            if allowed is not None:  # after them too: one may insist on a token, such as a forced end
+                logits = logits.masked_fill(~allowed, -torch.inf)
+                self._dead_ends(members, logits.amax(-1) == -torch.inf)
+            for i, failure in failures.items():
+                self.errors.setdefault(self._count + i, failure)
         for reading in members:
             order[id(reading)] = self._count
             self._count += 1
         self._chunks.append(logits)
+
+    def _dead_ends(self, members: list[Reading], dead: Tensor) -> None:
+        """Rows without a token have the constraint's error."""
+        for i in dead.nonzero().flatten().tolist():
+            constraint = members[i].pending.task.job.run.constraint
+            if constraint is not None:
+                self.errors.setdefault(self._count + i, constraint.dead_end(members[i].node))
 
 
 def _path(reading: Reading) -> Path:
@@ -141,7 +160,7 @@ def _path(reading: Reading) -> Path:
 
 def boundaries(readings: Sequence[Reading]) -> set[int]:
     """The layer boundaries whose hidden states these readings need."""
-    wants = [reading.want for reading in readings if isinstance(reading.want, Hidden | Attention)]
+    wants = [reading.want for reading in readings if isinstance(reading.want, Hidden | Attention | Exits)]
     return {layer for want in wants for layer in want.layers if layer >= 0}
 
 
@@ -151,6 +170,8 @@ def take(
     boundaries: Mapping[int, Tensor],
     logits_of: Callable[[Tensor], Tensor],
     attention_of: Callable[[int, int], Tensor],
+    exit_logits_of: Callable[[Tensor], Tensor],
+    masks: Masks,
 ) -> None:
     """Answer all readings of one forward.
 
@@ -160,8 +181,11 @@ def take(
         boundaries: hidden states `[R, H]` at the layer boundaries that were asked for.
         logits_of: hidden `[n, H]` to logits `[n, V]` float32.
         attention_of: (layer, row) to attention weights `[Hq, T]` float32.
+        exit_logits_of: states `[n, H]` at a layer boundary to logits `[n, V]` float32.
+        masks: of the constraints.
     """
-    on_logits = [reading for reading in readings if not isinstance(reading.want, Hidden | Attention)]
+    on_logits = [reading for reading in readings if not isinstance(reading.want, Hidden | Attention | Exits)]
+    _exits([reading for reading in readings if isinstance(reading.want, Exits)], boundaries, exit_logits_of)
     for reading in readings:
         if isinstance(reading.want, Hidden):
             states = [hidden if layer == -1 else boundaries[layer] for layer in reading.want.layers]
@@ -173,8 +197,21 @@ def take(
     wanted = list(dict.fromkeys(reading.row for reading in on_logits))
     whole = wanted == list(range(hidden.shape[0]))
     picked = hidden if whole else hidden.index_select(0, torch.tensor(wanted, device=hidden.device))
-    rows = _Rows(logits_of(picked), {row: i for i, row in enumerate(wanted)})
+    rows = _Rows(logits_of(picked), {row: i for i, row in enumerate(wanted)}, masks)
     _answer(on_logits, rows)
+
+
+def _exits(readings: list[Reading], boundaries: Mapping[int, Tensor], logits_of: Callable[[Tensor], Tensor]) -> None:
+    """The most probable token at every boundary asked for; one product with the head per boundary."""
+    found: dict[tuple[int, int], Choice] = {}
+    for layer in sorted({layer for reading in readings for layer in reading.want.layers}):  # type: ignore[union-attr]
+        rows = list(dict.fromkeys(r.row for r in readings if layer in r.want.layers))  # type: ignore[union-attr]
+        states = boundaries[layer].index_select(0, torch.tensor(rows, device=boundaries[layer].device))
+        logprobs, tokens = logits_of(states).log_softmax(-1).max(-1)
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            found[row, layer] = Choice(token, logprob, logprob)
+    for reading in readings:
+        reading.result = tuple(found[reading.row, layer] for layer in reading.want.layers)  # type: ignore[union-attr]
 
 
 def _answer(readings: list[Reading], rows: _Rows) -> None:
@@ -208,7 +245,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
                 _top(members, at, rows, first)
             case LogProbs() | Distribution() | Probabilities():
                 _values(members, at, rows.processed, rows.norm)
-            case Hidden() | Attention():  # pragma: no cover - separated above
+            case Hidden() | Attention() | Exits():  # pragma: no cover - separated above
                 raise AssertionError
 
 

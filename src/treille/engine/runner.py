@@ -124,4 +124,12 @@ class ModelRunner:
         """Compute a batch: hidden states after the final norm `[R, H]`, and those at the wanted layer boundaries."""
         if self.debug:
             check(batch.plan, self.memory.slots)
-        return self.decoder.forward_hidden(batch.tokens, self.memory, batch.plan, want_hidden)
+        if batch.layers is None:
+            return self.decoder.forward_hidden(batch.tokens, self.memory, batch.plan, want_hidden)
+        assert isinstance(self.decoder, Decoder), "refused for other models"
+        return self.decoder.forward_hidden(batch.tokens, self.memory, batch.plan, want_hidden, batch.layers)
+
+    def exit_logits(self, states: Tensor) -> Tensor:
+        """[n, V] float32: the logits if the model stopped at the layer boundary that these states [n, H] stand at."""
+        assert isinstance(self.decoder, Decoder), "refused for other models"
+        return self.decoder.logits(self.decoder.finish(states))

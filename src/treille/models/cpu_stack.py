@@ -4,8 +4,10 @@ The loop in `Decoder` with `CpuOps` is its specification: the same kernels in th
 it saves is Python's work between them, which for a small model is most of the time of a step.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,8 +26,13 @@ from treille.models.cpu_ops import CpuOps, attention_kernel, packed_linear, pack
 from treille.models.decoder import Decoder, Layer, Mlp, Weights
 from treille.models.ops import Attend, KVStore
 from treille.models.rope import Rotary
+from treille.requests import Layers
 
 _STREAM, _OTHER, _QKV, _CONTEXT, _INNER = range(5)  # buffers; the residual stream alternates between the first two
+_MOST_PROGRAMS = 64  # with layers left out, kept for the next forward that leaves out the same
+
+_Half: TypeAlias = list[list[int]]
+_Program: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +57,11 @@ class CpuStack:
         self._jobs: list[LinearJob] = []
         self._attentions: list[_Attention] = []
         self._schedules: list[FewRowsAttention] = []  # one per distinct schedule
-        self._table: list[list[int]] = []
+        self._halves: list[tuple[_Half, _Half]] = []  # per layer: attention and MLP
         for layer, kernel in zip(weights.layers, attentions, strict=True):
             self._add_layer(config, layer, kernel)
-        self._program = np.array(self._table, np.int64)
-        self._per_layer = len(self._table) // len(weights.layers)
+        self._parallel = config.parallel_residual
+        self._programs: OrderedDict[tuple[int, int, Layers], tuple[_Program, int]] = OrderedDict()
         self._widths = (config.hidden, config.hidden, *self._inner_widths())
         self._scratch = max(job.inputs + job.outputs for job in self._jobs)  # floats per row
         self._rows = 0
@@ -80,19 +87,40 @@ class CpuStack:
         ).job
         down = Residual(packed_linear(layer.mlp.down), packed_norm(layer.post_mlp_norm)).job
         scale = int(np.float32(config.residual_multiplier).view(np.int32))
-        inner = self._linear(gate, _STREAM if config.parallel_residual else _OTHER, _INNER)
         attended = [
             self._linear(project, _STREAM, _QKV),
             self._attend(kernel, -1 if layer.rope is None else layer.rope),
-        ]
-        residuals = [
             self._linear(out, _CONTEXT, _OTHER, _STREAM, scale),
-            self._linear(down, _INNER, _STREAM, _OTHER, scale),
         ]
-        if config.parallel_residual:
-            self._table += [*attended, inner, *residuals]
-        else:
-            self._table += [*attended, residuals[0], inner, residuals[1]]
+        inner = [self._linear(gate, _STREAM, _INNER), self._linear(down, _INNER, _OTHER, _STREAM, scale)]
+        self._halves.append((attended, inner))
+
+    def _program(self, start: int, stop: int, layers: Layers) -> tuple[_Program, int]:
+        """The instructions of layers `start … stop - 1`, and the buffer in which they leave the residual stream."""
+        key = (start, stop, layers)
+        found = self._programs.get(key)
+        if found is None:
+            found = self._programs[key] = self._assemble(start, stop, layers)
+            if len(self._programs) > _MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return found
+
+    def _assemble(self, start: int, stop: int, layers: Layers) -> tuple[_Program, int]:
+        """Each half of a layer moves the residual stream to the other of its two buffers."""
+        table: list[list[int]] = []
+        stream, other = _STREAM, _OTHER
+        for index in range(start, stop):
+            entering = stream
+            for half, skipped in zip(self._halves[index], (layers.skip_attention, layers.skip_mlp), strict=True):
+                if index in skipped:
+                    continue
+                rows = [list(row) for row in half]
+                rows[0][program.SOURCE] = entering if self._parallel else stream
+                rows[-1][program.TARGET], rows[-1][program.BASE] = other, stream
+                table += rows
+                stream, other = other, stream
+        return np.array(table, np.int64).reshape(-1, program.LENGTH), stream
 
     def _linear(self, job: LinearJob, source: int, target: int, base: int = -1, scale: int = 0) -> list[int]:
         self._jobs.append(job)
@@ -118,8 +146,9 @@ class CpuStack:
         return plan.row_count <= self._most_rows and short_blocks(plan)
 
     def run(
-        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan
-    ) -> Tensor:
+        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan,
+        layers: Layers,
+    ) -> Tensor:  # fmt: skip
         """[R, H] float32: the residual stream after layers `start … stop - 1`, in memory that the next call reuses.
 
         Args:
@@ -129,6 +158,7 @@ class CpuStack:
             rotaries: The decoder's rotary tables for these rows.
             kv: Where keys and values are written and read.
             plan: What each row sees.
+            layers: Which halves of these layers are left out.
         """
         rows = x.shape[0]
         self._reserve(rows)
@@ -142,7 +172,7 @@ class CpuStack:
         )
         stream = self._buffers[_STREAM][: rows * x.shape[1]].view(rows, -1)
         stream.copy_(x)
-        chosen = self._program[start * self._per_layer : stop * self._per_layer]
+        chosen, left_in = self._program(start, stop, layers)
         team = shared_team()
         with team.lock:
             team.reserve(rows * self._scratch)
@@ -150,7 +180,7 @@ class CpuStack:
                 team.state, self._steps, chosen, self._addresses, schedules, tables, rows, team.scratch
             )
         team.ring(awake)
-        return stream
+        return self._buffers[left_in][: rows * x.shape[1]].view(rows, -1)
 
     def _reserve(self, rows: int) -> None:
         if rows > self._rows:

@@ -16,6 +16,9 @@ from treille.errors import ParameterError
 from treille.models.config import DecoderConfig
 from treille.models.ops import AttentionLayer, Experts, KVStore, Linear, Norm, Ops, norm_heads, normalize
 from treille.models.rope import Rotary, rotary, rotate
+from treille.requests import Layers
+
+_ALL = Layers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class ModelShape:
         last_boundary: The last layer boundary whose hidden states can be had.
         dtype: Of the weights, and of keys and values.
         device: Of the weights.
+        layer_access: Whether forwards can leave out layers.
     """
 
     vocab_size: int
@@ -43,6 +47,7 @@ class ModelShape:
     last_boundary: int
     dtype: torch.dtype
     device: torch.device
+    layer_access: bool = False
 
 
 class LanguageModel(Protocol):
@@ -130,9 +135,10 @@ class Stack(Protocol):
         ...
 
     def run(
-        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan
-    ) -> Tensor:
-        """[R, H]: the residual stream after layers `start … stop - 1`."""
+        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan,
+        layers: Layers,
+    ) -> Tensor:  # fmt: skip
+        """[R, H]: the residual stream after layers `start … stop - 1`, without what `layers` skips of them."""
         ...
 
 
@@ -163,6 +169,7 @@ class Decoder:
             last_boundary=len(config.layers),
             dtype=weights.embedding.dtype,
             device=weights.embedding.device,
+            layer_access=True,
         )
         device = weights.embedding.device
         self._ropes = [
@@ -200,7 +207,12 @@ class Decoder:
         return self.forward_hidden(tokens, kv, plan, ())[0]
 
     def forward_hidden(
-        self, tokens: Tensor, kv: KVStore, plan: AttentionPlan, boundaries: Collection[int]
+        self,
+        tokens: Tensor,
+        kv: KVStore,
+        plan: AttentionPlan,
+        boundaries: Collection[int],
+        layers: Layers = _ALL,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """`forward`, and the rows' hidden states [R, H] at each of the layer boundaries.
 
@@ -209,31 +221,37 @@ class Decoder:
             kv: The keys and values that the plan's slots point into.
             plan: Positions, slots and contexts of the rows.
             boundaries: Within 0..L: b is the input of layer b, 0 the embeddings, L the input of the final norm.
+            layers: What runs of the L layers; with an early exit the last boundary is where it stops.
 
         Raises:
-            ParameterError: A boundary is outside 0..L.
+            ParameterError: A boundary is outside 0..L, or beyond the exit.
         """
-        last = self.shape.layers
+        last = self.shape.layers if layers.stop is None else layers.stop
         check_boundaries(boundaries, last)
         rotaries = [rotary(frequencies, magnitude, plan.positions) for frequencies, magnitude in self._ropes]
         kept: dict[int, Tensor] = {}
         x = self.ops.stream(self.embed(tokens, plan.positions))
         start = 0
         for boundary in sorted({*boundaries, last}):
-            x = self._layers(start, boundary, x, rotaries, kv, plan)
+            x = self._layers(start, boundary, x, rotaries, kv, plan, layers)
             start = boundary
             if boundary in boundaries:
                 kept[boundary] = x.clone()  # the next layers may reuse this memory
-        return normalize(x, self.weights.final_norm), kept
+        return self.finish(x), kept
+
+    def finish(self, x: Tensor) -> Tensor:
+        """[n, H]: the final norm of the residual stream, wherever it stops."""
+        return normalize(x, self.weights.final_norm)
 
     def _layers(
-        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan
-    ) -> Tensor:
-        """The residual stream after layers `start … stop - 1`."""
+        self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan,
+        layers: Layers,
+    ) -> Tensor:  # fmt: skip
+        """The residual stream after layers `start … stop - 1`, without what `layers` skips of them."""
         if self.stack is not None and self.stack.takes(plan):
-            return self.stack.run(start, stop, x, rotaries, kv, plan)
+            return self.stack.run(start, stop, x, rotaries, kv, plan, layers)
         for layer in self.weights.layers[start:stop]:
-            x = self._run(layer, x, None if layer.rope is None else rotaries[layer.rope], kv, plan)
+            x = self._run(layer, x, None if layer.rope is None else rotaries[layer.rope], kv, plan, layers)
         return x
 
     def queries(self, layer: int, x: Tensor, positions: Tensor) -> Tensor:
@@ -262,21 +280,22 @@ class Decoder:
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def _run(self, layer: Layer, x: Tensor, by: Rotary | None, kv: KVStore, plan: AttentionPlan) -> Tensor:
-        """One layer."""
-        ops, config = self.ops, self.config
+    def _run(
+        self, layer: Layer, x: Tensor, by: Rotary | None, kv: KVStore, plan: AttentionPlan, layers: Layers
+    ) -> Tensor:
+        """One layer, or those of its two halves that are not skipped."""
+        ops, config, entering = self.ops, self.config, x
         multiplier = config.residual_multiplier
-        qkv = ops.project(x, layer.attention_norm, layer.qkv)
-        context = ops.attend(qkv, layer.attention, by, kv, plan)
-        if config.parallel_residual:
-            assert isinstance(layer.mlp, Mlp)
-            inner = ops.gate(x, layer.mlp_norm, layer.mlp.gate_up, config.activation, config.gated)
+        if layer.attention.index not in layers.skip_attention:
+            qkv = ops.project(x, layer.attention_norm, layer.qkv)
+            context = ops.attend(qkv, layer.attention, by, kv, plan)
             x = ops.residual(context, layer.out, layer.post_attention_norm, x, multiplier)
-            return ops.residual(inner, layer.mlp.down, layer.post_mlp_norm, x, multiplier)
-        x = ops.residual(context, layer.out, layer.post_attention_norm, x, multiplier)
+        if layer.attention.index in layers.skip_mlp:
+            return x
         if isinstance(layer.mlp, Experts):
             return ops.experts(x, layer.mlp_norm, layer.mlp, config.activation, multiplier)
-        inner = ops.gate(x, layer.mlp_norm, layer.mlp.gate_up, config.activation, config.gated)
+        source = entering if config.parallel_residual else x
+        inner = ops.gate(source, layer.mlp_norm, layer.mlp.gate_up, config.activation, config.gated)
         return ops.residual(inner, layer.mlp.down, layer.post_mlp_norm, x, multiplier)
 
 

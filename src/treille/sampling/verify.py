@@ -98,7 +98,8 @@ def reject(tree: DraftTree, laws: Laws, random: Random) -> Walk:
             left = residual(left, d, trial.token)
         if taken is None:
             return Walk(tuple(accepted), random.categorical(tuple(left), position, "residual", draw))
-        assert taken.index is not None, "a token without probability cannot be accepted"
+        if taken.index is None:  # not computed: it is the token after the others
+            return Walk(tuple(accepted), taken.token)
         draw += 1
         node = taken.index
         accepted.append(node)

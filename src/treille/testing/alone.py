@@ -14,14 +14,14 @@ from treille.errors import DecodingError, ParameterError, StrategyError
 from treille.requests import Call, Forward, Gather, Race, Request, Score, ScoredText
 from treille.sampling.random import Random
 from treille.strategy import Configured, Hypothesis, Limits, Run
-from treille.testing.readings import Readings
+from treille.testing.readings import LAYERS, Readings, depth
 from treille.testing.table import Letters, TableModel, Tokens
 from treille.tree import Node
 
 if TYPE_CHECKING:
     from treille.requests import Scorer
     from treille.sampling.chain import Chain
-    from treille.strategy import Codec
+    from treille.strategy import Codec, Constrained
 
 Models: TypeAlias = TableModel | Mapping[str, TableModel]
 Driven: TypeAlias = Configured | Callable[[Run], Generator[Request, Any, Any]]
@@ -80,6 +80,7 @@ def run_alone(
     draft_rows: int = 32,
     verification: Verification = "match",
     gumbel: bool = False,
+    constraint: Callable[[Node], Constrained] | None = None,
 ) -> Alone:
     """The output of `strategy` on a table, with the counts that the engine would report.
 
@@ -100,6 +101,7 @@ def run_alone(
         draft_rows: as everywhere.
         verification: as everywhere.
         gumbel: whether draws use Gumbel noise (`noise="gumbel"`).
+        constraint: makes the constraint of a run from the end of its prompt, e.g. `testing.Words(…).bind`.
 
     Raises:
         ParameterError: the strategy refuses a value, or sets an option that needs an engine.
@@ -116,8 +118,9 @@ def run_alone(
     ends = frozenset(given["eos_token_ids"])
     models = model if isinstance(model, Mapping) else {"target": model}
     settled: list[int] = []
+    tip = Node.root(prompt)
     run = Run(
-        Node.root(prompt),
+        tip,
         Random(0) if random is None else random,
         Limits(given["max_new_tokens"], ends, tuple(given["stop_strings"])),
         do_sample=bool(given["do_sample"]),
@@ -126,6 +129,7 @@ def run_alone(
         settled=lambda node: settled.append(node.length),
         draft=None if draft is None else _speculation(draft, draft_rows, verification, models, ends, given),
         gumbel=gumbel,
+        constraint=None if constraint is None else constraint(tip),
     )
     if readings is None:
         readings = Readings(models, processors)
@@ -139,8 +143,9 @@ class _TableShape:
     """What a drafter may ask about a table."""
 
     vocab_size: int
-    layers: int = 0
+    layers: int = LAYERS
     context_length: int = 1 << 20
+    layer_access: bool = True
 
 
 def _speculation(
@@ -170,6 +175,12 @@ class _Failure:
     error: Exception
 
 
+def _name(request: Forward) -> str:
+    """What a pass is counted under: a model, or a model by fewer layers."""
+    layers = depth(request)
+    return request.model if layers == LAYERS else f"{request.model}/{layers}"
+
+
 class _Driver:
     """Drives one strategy and its branches in lock-step: one forward per round for all that wait."""
 
@@ -196,7 +207,7 @@ class _Driver:
 
     def _answer(self, requests: Sequence[Forward | Score]) -> list[Any]:
         """One answer per request; forwards of one model are one pass, texts for one scorer one call."""
-        self.forwards.update({request.model for request in requests if isinstance(request, Forward)})
+        self.forwards.update({_name(request) for request in requests if isinstance(request, Forward)})
         scorers = {id(request.scorer): request.scorer for request in requests if isinstance(request, Score)}
         values = {key: iter(self._score(scorer, requests)) for key, scorer in scorers.items()}
         answers: list[Any] = []
@@ -222,10 +233,9 @@ class _Driver:
             raise
 
     def _read_one(self, node: Node, request: Forward) -> Any:
-        self._compute(node, request.model)
+        self._compute(node, _name(request))
         wants = request.want if isinstance(request.want, tuple) else (request.want,)
-        length = self.run.tip.length
-        found = tuple(self.readings.read(node, want, request.model, length, self.run.random) for want in wants)
+        found = tuple(self.readings.read(node, want, request.model, self.run, depth(request)) for want in wants)
         return found if isinstance(request.want, tuple) else found[0]
 
     def _compute(self, node: Node, model: str) -> None:

@@ -16,6 +16,7 @@ from treille.requests import (
     Attention,
     Choice,
     Distribution,
+    Exits,
     Hidden,
     LogProbs,
     Probabilities,
@@ -29,13 +30,18 @@ from treille.sampling.path import Path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from treille.requests import Forward
     from treille.sampling.chain import Chain
     from treille.sampling.random import Random
+    from treille.strategy import Run
     from treille.testing.table import Law, TableModel
     from treille.tree import Node
 
 SAME = 1e-5
 """Kept log-probabilities that moved by equal amounts up to this only lost a normalisation (float32 processors)."""
+
+LAYERS = 4
+"""Layers that a table passes for: fewer of them mix its law with the uniform one, in proportion; a view leaves one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +58,33 @@ class Row:
     scores: tuple[float, ...]
 
 
+def depth(request: Forward) -> int:
+    """How many layers of a table a forward runs: see `LAYERS`."""
+    if request.view is not None:
+        return 1
+    layers = request.layers
+    if layers is None:
+        return LAYERS
+    return max(0, min(layers.stop or LAYERS, LAYERS) - len(layers.skip_attention | layers.skip_mlp))
+
+
 class Readings:
-    """Readouts on tables, with a processor chain that applies to every model."""
+    """Readouts on tables, with a processor chain for every model; for runs of one constraint, or of none."""
 
     def __init__(self, models: Mapping[str, TableModel], chain: Chain | None) -> None:
         self.models = models
         self.chain = chain
         self._rows: dict[object, Row] = {}
 
-    def read(self, node: Node, want: Readout, model: str, prompt_length: int, random: Random) -> Any:
-        """The answer that the engine would give for one node."""
-        source = want.random if isinstance(want, Sample) else random
+    def read(self, node: Node, want: Readout, model: str, run: Run, layers: int = LAYERS) -> Any:
+        """The answer that the engine would give for one node, by so many layers of the table."""
+        if isinstance(want, Exits):
+            return tuple(_choice(row, row.raw.index(max(row.raw))) for row in self._exits(node, want, model, run))
+        if isinstance(want, Attention):  # a table looks everywhere alike
+            return torch.full((len(want.layers), 1, node.length), 1 / node.length)
+        source = want.random if isinstance(want, Sample) else run.random
         try:
-            row = self._row(node, model, prompt_length, source)
+            row = self._row(node, model, run, source, layers)
         except NoTokenLeft:
             if isinstance(want, TopK):  # one dead beam is no reason to fail the others
                 return Top((), (), ())
@@ -87,46 +107,70 @@ class Readings:
                 return torch.tensor(row.raw_logprobs if want.raw else row.logprobs, dtype=torch.float64)
             case Probabilities():
                 return np.array(row.raw if want.raw else row.law, dtype=object)  # exact fractions
-            case Hidden() | Attention():
-                raise ParameterError(f"{want}: a table has no layers; test this strategy on a small checkpoint")
+            case Hidden():
+                raise ParameterError(f"{want}: a table has no hidden states; test this strategy on a small checkpoint")
 
-    def _row(self, node: Node, model: str, prompt_length: int, source: Random) -> Row:
+    def _exits(self, node: Node, want: Exits, model: str, run: Run) -> list[Row]:
+        return [self._row(node, model, run, run.random, layers) for layers in want.layers]
+
+    def _row(self, node: Node, model: str, run: Run, source: Random, layers: int) -> Row:
         if model not in self.models:
             raise ParameterError(f"model={model!r} has no table; pass model={{'target': …, {model!r}: …}}")
-        key = (model, prompt_length, node.path.tobytes())
+        key = (model, layers, run.tip.length, node.path.tobytes(), run.constraint is None)
         if key in self._rows:
             return self._rows[key]
-        raw = self.models[model].law(node.path.tolist())
+        raw = _shallow(self.models[model].law(node.path.tolist()), layers)
         raw_logprobs = tuple(_log(p) for p in raw)
+        allowed = (True,) * len(raw) if run.constraint is None else run.constraint.masks([node])[0].tolist()
+        kept = tuple(p if ok else Fraction(0) for p, ok in zip(raw, allowed, strict=True))
+        if run.constraint is not None and not any(kept):
+            raise run.constraint.dead_end(node)
         drawn: list[str] = []
 
         def uniform(purpose: str) -> float:
             drawn.append(purpose)
             return source.uniform(node.length, purpose)
 
-        if not self.chain:
-            row = Row(raw, raw, raw_logprobs, raw_logprobs, raw_logprobs)
+        if self.chain:
+            row = _processed(self.chain, Path(node.path, run.tip.length, uniform), raw, kept)
         else:
-            row = _processed(self.chain, Path(node.path, prompt_length, uniform), raw, raw_logprobs)
+            total = sum(kept)
+            law = tuple(p / total for p in kept)
+            scores = tuple(_log(p) for p in kept)
+            row = Row(raw, law, raw_logprobs, tuple(_log(p) for p in law), scores)
         if not drawn:  # a processor that draws gives another row in another stream
             self._rows[key] = row
         return row
 
 
-def _processed(chain: Chain, path: Path, raw: Law, raw_logprobs: tuple[float, ...]) -> Row:
-    """The row after `chain`: exact where it only removes tokens, otherwise from the floats that it returns."""
-    before = torch.tensor([raw_logprobs], dtype=torch.float32)
+def _shallow(law: Law, layers: int) -> Law:
+    """What a table says after so many of its layers."""
+    if layers == LAYERS:
+        return law
+    uniform = Fraction(1, len(law))
+    return tuple((layers * p + (LAYERS - layers) * uniform) / LAYERS for p in law)
+
+
+def _processed(chain: Chain, path: Path, raw: Law, allowed: Law) -> Row:
+    """The row after `chain`: exact where it only removes tokens, otherwise from the floats that it returns.
+
+    `allowed` is `raw` where the constraint allows the token, else zero.
+    """
+    raw_logprobs = tuple(_log(p) for p in raw)
+    before = torch.tensor([[_log(p) for p in allowed]], dtype=torch.float32)
     after = chain([path], before)[0].tolist()
-    kept = [token for token, score in enumerate(after) if score > -math.inf and raw[token]]
+    kept = [token for token, score in enumerate(after) if score > -math.inf and allowed[token]]
+    if not kept:
+        raise NoTokenLeft(f"no token is left that the constraint and {chain.describe()} both allow")
     moved = [after[token] - float(before[0, token]) for token in kept]
     if max(moved) - min(moved) <= SAME:
         weights = [raw[token] if token in kept else Fraction(0) for token in range(len(raw))]
         shift = 0.0 if abs(moved[0]) <= SAME else moved[0]
         scores = tuple(raw_logprobs[t] + shift if t in kept else -math.inf for t in range(len(raw)))
     else:
-        highest = max(after)
-        weights = [Fraction(math.exp(score - highest)) for score in after]
-        scores = tuple(after)
+        highest = max(after[token] for token in kept)
+        weights = [Fraction(math.exp(after[t] - highest)) if t in kept else Fraction(0) for t in range(len(raw))]
+        scores = tuple(after[t] if t in kept else -math.inf for t in range(len(raw)))
     total = sum(weights)
     law = tuple(weight / total for weight in weights)
     return Row(raw, law, raw_logprobs, tuple(_log(p) for p in law), scores)

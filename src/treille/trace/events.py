@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "prompt", "computed", "proposed", "accepted", "rejected", "dropped", "scored", "preempted", "finished"
+    "prompt", "drafted", "computed", "proposed", "accepted", "rejected", "dropped", "scored", "preempted", "finished"
 ]
 Status: TypeAlias = Literal["running", "finished", "failed", "cancelled"]
 
@@ -38,10 +38,12 @@ class Event:
     kind         nodes                tokens                        values
     ===========  ===================  ============================  ===============================
     `prompt`     the prompt's node    its tokens
+    `drafted`    the new node         its tokens
     `computed`   nodes that have KV
     `proposed`   the node above       what a readout offered        log-probabilities (nats), p
     `accepted`   the new node         its tokens                    log-probability, where known
-    `rejected`   the node above       offers that were not taken    log-probabilities (nats), p
+    ”            drafted nodes kept
+    `rejected`   the node above       offers or drafts not taken    log-probabilities (nats), p, of offers
     `dropped`    unreachable nodes
     `scored`     nodes                                              the scorer's values
     `preempted`

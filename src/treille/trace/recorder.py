@@ -14,6 +14,7 @@ from treille.trace.trace import Trace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from treille.draft_tree import DraftTree
     from treille.engine.instruments import ForwardReport
     from treille.engine.job import Job
     from treille.requests import Readout
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from treille.trace.events import Status
     from treille.tree import Node
 
+TARGET = "target"
 _CONTEXT = 8  # tokens before a node that can change how its own tokens read
 
 
@@ -50,6 +52,7 @@ class Recorder(Instrument):
         self._returned: tuple[int, ...] = ()
         self._token_texts: dict[int, str] = {}
         self._number(run.tip)
+        run.watchers.append(self)
         instruments.append(self)
 
     def close(self) -> None:
@@ -77,15 +80,15 @@ class Recorder(Instrument):
         if job.run is self._run:
             self._strategy = repr(job.configured)
 
-    def computed(self, job: Job, nodes: Sequence[Node]) -> None:
-        """Nodes got their KV."""
-        if job.run is self._run:
+    def computed(self, job: Job, nodes: Sequence[Node], model: str) -> None:
+        """Nodes got the target's KV; what draft models compute is their own business."""
+        if job.run is self._run and model == TARGET:
             self._busy = True
             self._event("computed", tuple([self._number(node) for node in nodes]))
 
-    def read(self, job: Job, node: Node, want: Readout, result: object) -> None:
+    def read(self, job: Job, node: Node, want: Readout, result: object, model: str) -> None:
         """Tokens were offered under a node."""
-        if job.run is not self._run:
+        if job.run is not self._run or model != TARGET:
             return
         self._busy = True
         match result:
@@ -101,8 +104,27 @@ class Recorder(Instrument):
         self._offers.setdefault(number, {}).update(offered)
         self._readings.append(Event(self._step, "proposed", (number,), tuple(offered), tuple(offered.values())))
 
-    def after_forward(self, report: ForwardReport) -> None:  # noqa: ARG002 - the hook's signature
-        """A forward ended: the next step begins."""
+    def drafted(self, tree: DraftTree) -> None:
+        """A draft tree goes to the target: its nodes are known before they are computed, and not accepted yet."""
+        self._number(tree.nodes[0])
+        for node in tree.nodes[1:]:
+            self._add(node, "drafted")
+
+    def verified(self, tree: DraftTree, accepted: Sequence[int]) -> None:
+        """The walk is over: what was kept of the draft, and what was not, by the node above."""
+        self._events += self._readings  # the walk follows what was read
+        self._readings.clear()
+        if accepted:
+            self._events.append(Event(self._step, "accepted", tuple([self._number(tree.nodes[i]) for i in accepted])))
+        for parent, trials in enumerate(tree.trials):
+            lost = tuple([trial.token for trial in trials if trial.index not in accepted])
+            if lost:
+                self._events.append(Event(self._step, "rejected", (self._number(tree.nodes[parent]),), lost))
+
+    def after_forward(self, report: ForwardReport) -> None:
+        """A forward of the target ended: the next step begins."""
+        if report.model != TARGET:
+            return
         self._events += self._readings
         self._readings.clear()
         self._step += self._busy
@@ -164,7 +186,7 @@ class Recorder(Instrument):
             self._add(new)
         return self._alive[id(node)][0]
 
-    def _add(self, node: Node) -> None:
+    def _add(self, node: Node, kind: Literal["accepted", "drafted"] = "accepted") -> None:
         number = len(self._nodes)
         parent = None if node.parent is None else self._alive[id(node.parent)][0]
         tokens = tuple(node.tokens.tolist())
@@ -177,7 +199,7 @@ class Recorder(Instrument):
         # The callback runs before the id can belong to another node.
         self._alive[key] = (number, weakref.ref(node, lambda _: self._dropped(key)))
         values = () if logprob is None else (logprob,)
-        self._events.append(Event(self._step, "prompt" if parent is None else "accepted", (number,), tokens, values))
+        self._events.append(Event(self._step, "prompt" if parent is None else kind, (number,), tokens, values))
 
     def _dropped(self, key: int) -> None:
         """Nobody can reach a node any more."""

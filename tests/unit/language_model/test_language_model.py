@@ -164,7 +164,7 @@ REFUSED = [
     ({"draft": "prompt_lookup", "verification": "rejection"}, "draws nothing"), ({"noise": "pink"}, "choose uniform"),
     ({"strategy": "beam", "draft": "prompt_lookup"}, "leave draft out"), ({"noise": "gumbel"}, "draws nothing"),
     ({"draft": "draft_model"}, "no such draft model"),
-    ({"constraint": "json"}, "leave constraint out"),
+    ({"constraint": "json"}, "json_schema"), ({"tokenization": "any"}, "without constraint="),
     ({"seed": 1.5}, "integer"), ({"seed": True}, "integer"), ({"max_new_tokens": 0}, "at least 1"),
     ({"max_new_tokens": 2.5}, "integer"), ({"max_new_tokens": 999}, "are left"),
     ({"num_return_sequences": 0}, "at least 1"), ({"num_return_sequences": "2"}, "integer"),

@@ -39,9 +39,9 @@ class Driver:
     def forward(self, computed, *read):
         """One forward that computes nodes and answers readouts."""
         for node, want, result in read:
-            self.recorder.read(self.job, node, want, result)
+            self.recorder.read(self.job, node, want, result, "target")
         for node in computed:
-            self.recorder.computed(self.job, [node])
+            self.recorder.computed(self.job, [node], "target")
         self.recorder.after_forward(REPORT)
 
     def finish(self, *nodes):
@@ -128,8 +128,8 @@ def test_other_runs_are_not_recorded():
     """A recorder in a batch hears of every run and records its own."""
     driver, mate = Driver(), Driver()
     node = mate.run.tip
-    driver.recorder.computed(mate.job, [node])
-    driver.recorder.read(mate.job, node, Argmax(), Choice(1, -1.0, -1.0))
+    driver.recorder.computed(mate.job, [node], "target")
+    driver.recorder.read(mate.job, node, Argmax(), Choice(1, -1.0, -1.0), "target")
     driver.recorder.scored(mate.job, [node], [1.0])
     driver.recorder.preempted(mate.job)
     driver.recorder.after_forward(REPORT)

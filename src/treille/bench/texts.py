@@ -1,0 +1,77 @@
+"""Texts that benchmarks decode: questions of the task suite, and functions to be completed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from treille.train.tasks import TASKS, python_functions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from treille.language_model import LanguageModel
+    from treille.sampling.path import Path
+
+CODE = "code"
+BEGUN = 32  # tokens of a function that are its prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A prompt and a recorded continuation, as token ids.
+
+    Attributes:
+        prompt: the question after the chat template, or the beginning of a function.
+        answer: the reference answer or the rest of the function, cut to the length that is decoded.
+    """
+
+    prompt: list[int]
+    answer: tuple[int, ...]
+
+    @property
+    def replay(self) -> Callable[[Path, Tensor], Tensor]:
+        """A logits processor that makes any model write `answer`: its next token's logit is raised above all others.
+
+        Off the recorded text the model's own logits stand, as they would for a model that has another opinion.
+        """
+        recorded = torch.tensor(self.answer, dtype=torch.int32)
+
+        def replay(path: Path, logits: Tensor) -> Tensor:
+            at = path.output_length
+            if at < len(recorded) and torch.equal(torch.from_numpy(path.output.copy()), recorded[:at]):
+                logits[recorded[at]] = logits.max() + 20.0
+            return logits
+
+        return replay
+
+
+def task_texts(lm: LanguageModel, name: str, count: int, new: int) -> list[Text]:
+    """Held-out texts of a task of the suite, or of `code`.
+
+    Args:
+        lm: whose tokenizer and chat template are used.
+        name: a key of `TASKS`, or `code`.
+        count: how many.
+        new: tokens of an answer at the most.
+    """
+    assert lm.tokenizer is not None
+    if name == CODE:
+        texts = []
+        for function in python_functions(held_out=True):
+            ids = lm.encode(function)
+            if len(ids) >= BEGUN + new:
+                texts.append(Text(ids[:BEGUN], tuple(ids[BEGUN : BEGUN + new])))
+            if len(texts) == count:
+                break
+        return texts
+    texts = []
+    for index in range(count):
+        example = TASKS[name].example(index, split="held_out")
+        answer = lm.tokenizer.encode(example.answer, add_special_tokens=False)
+        texts.append(Text(lm.encode(example.messages), tuple(answer[:new])))
+    return texts

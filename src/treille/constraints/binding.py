@@ -1,0 +1,87 @@
+"""A constraint at work in one run: the states of its nodes, and their masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from treille.errors import NoTokenLeft
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from treille.constraints.base import Constraint, Source
+    from treille.tree import Node
+
+
+class Binding:
+    """What may follow each node of a run. States live exactly as long as their nodes.
+
+    Args:
+        source: what the user wrote.
+        constraint: compiled for the model's vocabulary.
+        tip: the end of the prompt, where the constrained text begins.
+    """
+
+    def __init__(self, source: Source, constraint: Constraint[Any], tip: Node) -> None:
+        self.source = source
+        self.constraint = constraint
+        self._tip = tip.length
+        self._states: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
+        self._states[tip] = constraint.start()
+
+    def state(self, node: Node) -> Any | None:
+        """The state after the text up to `node`, None where the constraint does not allow that text."""
+        missing: list[Node] = []
+        above: Node | None = node
+        while above is not None and above not in self._states:
+            missing.append(above)
+            above = above.parent
+        assert above is not None, "the node is not below the prompt"
+        state = self._states[above]
+        for below in reversed(missing):
+            for token in below.tokens.tolist():
+                state = None if state is None else self.constraint.advance(state, token)
+            self._states[below] = state
+        return state
+
+    def allows(self, node: Node) -> bool:
+        """Whether the text up to `node` can be continued or ended."""
+        return self.state(node) is not None
+
+    def masks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
+        """Which tokens may follow each node, `[n, V]`; none where the text up to it is not allowed."""
+        states = [self.state(node) for node in nodes]
+        known = [i for i, state in enumerate(states) if state is not None]
+        words = np.zeros((len(known), self.constraint.vocabulary.words), np.int32)
+        self.constraint.masks([states[i] for i in known], words)
+        allowed = np.zeros((len(nodes), self.constraint.vocabulary.width), np.bool_)
+        allowed[known] = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, : allowed.shape[1]]
+        return allowed
+
+    def forced(self, node: Node) -> tuple[int, ...]:
+        """The tokens that must follow `node`."""
+        state = self.state(node)
+        return () if state is None else self.constraint.forced(state)
+
+    def over(self, node: Node) -> bool:
+        """Whether the text up to `node` is complete and nothing but its end can follow."""
+        state = self.state(node)
+        if state is None or not self.constraint.is_final(state):
+            return False
+        words = np.zeros((1, self.constraint.vocabulary.words), np.int32)
+        self.constraint.masks([state], words)
+        return bool((words[0] == self.constraint.vocabulary.eos_mask).all())
+
+    def dead_end(self, node: Node) -> NoTokenLeft:
+        """The error of a node after which no token is allowed; says where."""
+        text = bytes(b"".join(self.constraint.vocabulary.tokens[t] for t in node.path[self._tip :].tolist()))
+        shown = text.decode("utf-8", "replace")
+        return NoTokenLeft(
+            f"constraint {self.source!r}: no token may follow {shown[-60:]!r}; loosen the constraint, or remove what "
+            "takes its tokens away (bad_words_ids, logit_bias of -inf …)"
+        )

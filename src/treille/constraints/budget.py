@@ -1,0 +1,175 @@
+"""Closing in time: a constrained text ends inside its language before the token limit.
+
+Far from the limit every allowed token may follow. Near it a state has a *plan*, tokens that complete its text within
+what is left, and a token may follow only where the plan, or what the token leaves of it, still completes the text in
+time. The plan's own next token always may, so once there is a plan the text can be completed at every later step.
+
+Card "token masks", step 12, with the shortest completion replaced by a short one, because no recognizer here gives the
+shortest. What is promised: near the limit, no token follows after which the text could not be completed. What is not:
+near the limit tokens are left out that a longer search would let through; and far from it plans are looked for only now
+and then (when half of the room is used up), so a text whose completions grow by more than one token per token can miss
+its limit. That is an empty mask, thus an error, never a cut text that looks complete.
+"""
+
+from collections.abc import Sequence
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treille.constraints.base import Constraint, S, count_accepted
+from treille.constraints.vocabulary import Vocabulary
+from treille.errors import ParameterError
+
+_CANDIDATES = 512
+"""Tokens that are tried near the limit, besides those that spell the plan; lowest ids first."""
+_LEAST_ROOM, _MOST_ROOM = 8, 64
+"""Bounds of the room, in tokens, that a plan must leave for the limit to be far; between them: the first plan."""
+
+
+class Budgeted(Generic[S]):
+    """A state with the number of tokens that may still follow; immutable, but for what it remembers.
+
+    Attributes:
+        inner: the state of the constraint.
+        left: tokens that may still follow; an end-of-sequence token needs no room.
+        check_at: as long as more tokens are left, the limit is far.
+        plan: tokens that complete the text, if they have been looked for.
+        fitting: near the limit, the tokens that may follow, each with a plan for after it.
+    """
+
+    __slots__ = ("check_at", "fitting", "inner", "left", "plan")
+
+    def __init__(self, inner: S, left: int, check_at: int, plan: tuple[int, ...] | None) -> None:
+        self.inner = inner
+        self.left = left
+        self.check_at = check_at
+        self.plan = plan
+        self.fitting: dict[int, tuple[int, ...]] | None = None
+
+
+class BudgetConstraint(Generic[S]):
+    """A constraint whose texts are complete within a number of tokens.
+
+    Args:
+        inner: The constraint.
+        max_new_tokens: The limit, in tokens, without the end-of-sequence token.
+
+    Raises:
+        ParameterError: No completion of the empty text within the limit was found.
+    """
+
+    def __init__(self, inner: Constraint[S], max_new_tokens: int) -> None:
+        self.inner = inner
+        self.limit = max_new_tokens
+        self._root = inner.start()
+        plan = inner.closing(self._root)
+        if plan is None or len(plan) > max_new_tokens:
+            found = "no completion was found" if plan is None else f"the shortest text found has {len(plan)}"
+            raise ParameterError(f"max_new_tokens={max_new_tokens}: too few for this constraint ({found}); allow more")
+        self._plan = plan
+        self.room = min(max(len(plan), _LEAST_ROOM), _MOST_ROOM)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the inner constraint."""
+        return self.inner.vocabulary
+
+    def start(self) -> Budgeted[S]:
+        """The empty text, with the whole budget."""
+        return Budgeted(self._root, self.limit, self.limit, self._plan)
+
+    def advance(self, state: Budgeted[S], token: int) -> Budgeted[S] | None:
+        """The state after ``token``, or None where it is not allowed.
+
+        Raises:
+            DecodingError: A limit of the recognizer was reached.
+        """
+        if token in self.vocabulary.eos or self._is_far(state):
+            after = self.inner.advance(state.inner, token)
+            left = state.left - (token not in self.vocabulary.eos)
+            return None if after is None else Budgeted(after, left, state.check_at, None)
+        plan = self._fitting(state).get(token)
+        if plan is None:
+            return None
+        after = self.inner.advance(state.inner, token)
+        assert after is not None, "a token of the plan is refused"
+        return Budgeted(after, state.left - 1, state.left - 1, plan)
+
+    def masks(self, states: Sequence[Budgeted[S]], out: NDArray[np.int32]) -> None:
+        """One mask per state in `out`, int32 ``[N, ceil(W / 32)]``, C-contiguous.
+
+        Raises:
+            DecodingError: A limit of the recognizer was reached.
+        """
+        self.inner.masks([state.inner for state in states], out)
+        for row, state in enumerate(states):
+            if not self._is_far(state):
+                ends = out[row] & self.vocabulary.eos_mask
+                out[row] = self.vocabulary.mask_of(self._fitting(state)) | ends
+
+    def accepted(self, state: Budgeted[S], tokens: Sequence[int]) -> int:
+        """How many of `tokens`, one after the other, are allowed."""
+        return count_accepted(self, state, tokens)
+
+    def forced(self, state: Budgeted[S]) -> tuple[int, ...]:
+        """The tokens that the inner constraint forces: every completion holds them, so they fit."""
+        return self.inner.forced(state.inner)[: state.left]
+
+    def is_final(self, state: Budgeted[S]) -> bool:
+        """Whether the text may end here."""
+        return self.inner.is_final(state.inner)
+
+    def closing(self, state: Budgeted[S]) -> tuple[int, ...] | None:
+        """The plan, searched for if necessary."""
+        if state.plan is None:
+            state.plan = self.inner.closing(state.inner)
+        return state.plan
+
+    def text(self, state: Budgeted[S]) -> bytes:
+        """The text of a state."""
+        return self.inner.text(state.inner)
+
+    def _is_far(self, state: Budgeted[S]) -> bool:
+        """Whether any token may follow without a look at what completes the text after it."""
+        if state.left > state.check_at:
+            return True
+        plan = self.closing(state)
+        spare = 0 if plan is None else state.left - len(plan) - self.room
+        if spare > 0:
+            state.check_at = state.left - (spare + 1) // 2
+        return spare > 0
+
+    def _fitting(self, state: Budgeted[S]) -> dict[int, tuple[int, ...]]:
+        """The tokens after which a completion is known that fits, each with that completion."""
+        if state.fitting is None:
+            state.fitting = dict(self._search(state))
+        return state.fitting
+
+    def _search(self, state: Budgeted[S]) -> list[tuple[int, tuple[int, ...]]]:
+        plan = self.closing(state)
+        if plan is None or len(plan) > state.left or not state.left:
+            return []
+        text = self.vocabulary.decode(plan)
+        mask = np.empty((1, self.vocabulary.words), np.int32)
+        self.inner.masks([state.inner], mask)
+        found = [(plan[0], plan[1:])] if plan else []
+        tried = 0
+        for token in map(int, self.vocabulary.tokens_of(mask[0])):
+            if token in self.vocabulary.eos or token in plan[:1]:
+                continue
+            piece = self.vocabulary.decode([token])
+            if piece and text.startswith(piece):
+                rest = self.vocabulary.spell(text[len(piece) :])
+            elif tried < _CANDIDATES:
+                rest = plan
+                tried += 1
+            else:
+                continue
+            if len(rest) < state.left and self._completes(state, (token, *rest)):
+                found.append((token, rest))
+        return found
+
+    def _completes(self, state: Budgeted[S], tokens: tuple[int, ...]) -> bool:
+        """Whether the text may end after `tokens`."""
+        return self.inner.accepted(state.inner, (*tokens, min(self.vocabulary.eos))) == len(tokens) + 1

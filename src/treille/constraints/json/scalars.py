@@ -1,0 +1,96 @@
+"""Strings, numbers and words, as far as they have been read, under the checks of their site."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from treille.constraints.json import values
+from treille.constraints.json.checks import Members
+from treille.constraints.json.frames import Cause, Digits, Frame, Text, Values, Word
+
+if TYPE_CHECKING:
+    from treille.constraints.json.plans import Site, Use
+
+# Among so few names that are left, those that have come already are looked for.
+_FEW = 16
+
+
+def open_word(use: Use, site: Site, word: bytes, key: Any) -> Word:
+    """`null`, `true` or `false` at its first byte, which decides all that is asked of it."""
+    found = Word(use, site, word, 0, site.failed, key)
+    for bit, node in site.literals:
+        if node.literals is not None and key not in node.literals:
+            _fail(found, bit, node.members_keyword, f"{word.decode()} is not allowed")
+    return found
+
+
+def _fail(scalar: Text | Digits | Word, bit: int, keyword: str, reason: str) -> None:
+    """Notes that an entry has failed; only on a fresh scalar."""
+    if not scalar.failed & bit:
+        scalar.failed |= bit
+        scalar.causes = Cause(bit, keyword, reason, None, scalar.causes)
+
+
+def advance_text(scalar: Text, piece: str, frame: Frame | None) -> Text:
+    """The string after a piece of text."""
+    site = scalar.site
+    length = scalar.length + len(piece)
+    after = Text(scalar.use, site, scalar.is_name, scalar.failed, scalar.states, length, scalar.pieces, scalar.causes)
+    if scalar.kept:
+        after.pieces = Values(piece, scalar.pieces)
+    if site.strings:
+        states = list(scalar.states)
+        for place, (bit, check) in enumerate(site.strings):
+            state = states[place]
+            if state is None or after.failed & bit:
+                continue
+            states[place] = state = check.step(state, piece, length)
+            if state is None:
+                _fail(after, bit, check.keyword, f"no continuation of {_quoted(after, piece)} is allowed")
+            elif scalar.is_name and frame is not None and isinstance(check, Members):
+                left = check.left(state, _FEW)
+                if left is not None and all(frame.seen.has(text) for text in left):
+                    _fail(after, bit, check.keyword, f"{left[0]!r} has come already, and no other name is left")
+        after.states = tuple(states)
+    return after
+
+
+def _quoted(scalar: Text, piece: str) -> str:
+    """The text so far, for messages."""
+    text = scalar.joined() if scalar.kept else f"…{piece}"
+    return repr(text if len(text) <= 40 else f"{text[:20]}…{text[-20:]}")
+
+
+def finish_text(scalar: Text) -> tuple[Text, str]:
+    """The string at its end, and the text if it is needed."""
+    text = scalar.joined() if scalar.kept else ""
+    if not scalar.site.strings:
+        return scalar, text
+    after = Text(
+        scalar.use, scalar.site, scalar.is_name, scalar.failed, scalar.states, scalar.length, None, scalar.causes
+    )
+    for state, (bit, check) in zip(scalar.states, scalar.site.strings, strict=True):
+        if not after.failed & bit and not check.accepts(state, text, scalar.length):
+            what = _quoted(scalar, "") if scalar.kept else f"a string of length {scalar.length}"
+            _fail(after, bit, check.keyword, f"{what} is not allowed")
+    return after, text
+
+
+def advance_digits(scalar: Digits, piece: str) -> Digits:
+    """The number after some of its characters."""
+    after = Digits(scalar.use, scalar.site, scalar.text + piece, scalar.failed, scalar.causes)
+    if len(after.text) <= values.MAX_DIGITS:
+        for bit, check in scalar.site.numbers:
+            if not after.failed & bit and (keyword := check.hopeless(after.text)):
+                _fail(after, bit, keyword, f"no number that starts with {after.text[:40]} is allowed")
+    return after
+
+
+def finish_digits(scalar: Digits) -> tuple[Digits, values.Number]:
+    """The number at its end, and its value."""
+    value = values.parse_number(scalar.text)
+    after = Digits(scalar.use, scalar.site, scalar.text, scalar.failed, scalar.causes)
+    for bit, check in scalar.site.numbers:
+        if not after.failed & bit and (keyword := check.failure(value)):
+            _fail(after, bit, keyword, f"{scalar.text[:40]} is not allowed")
+    return after, value

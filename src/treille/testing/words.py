@@ -1,0 +1,81 @@
+"""A constraint on tables: a finite set of token sequences, so that laws under a constraint can be enumerated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treille.errors import NoTokenLeft
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from treille.tree import Node
+
+
+class Words:
+    """The texts that are one of `words`, each given by its tokens; where one ends, the end token may follow.
+
+    Args:
+        words: token sequences.
+        vocabulary_size: V.
+        eos: the token that ends a text.
+    """
+
+    def __init__(self, words: Iterable[Sequence[int]], vocabulary_size: int, eos: int) -> None:
+        self.words = frozenset(tuple(word) for word in words)
+        self.vocabulary_size = vocabulary_size
+        self.eos = eos
+
+    def bind(self, tip: Node) -> BoundWords:
+        """The constraint for texts that begin after `tip`."""
+        return BoundWords(self, tip.length)
+
+
+class BoundWords:
+    """`Words` for one run; see `treille.strategy.Constrained`."""
+
+    def __init__(self, words: Words, start: int) -> None:
+        self._words = words
+        self._start = start
+
+    def allows(self, node: Node) -> bool:
+        """Whether the text can be continued or ended."""
+        text = self._text(node)
+        if text and text[-1] == self._words.eos:
+            return text[:-1] in self._words.words
+        return any(word[: len(text)] == text for word in self._words.words)
+
+    def masks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
+        """Which tokens may follow each node, `[n, V]`."""
+        allowed = np.zeros((len(nodes), self._words.vocabulary_size), np.bool_)
+        for row, node in enumerate(nodes):
+            text = self._text(node)
+            for word in self._words.words:
+                if word[: len(text)] == text:
+                    allowed[row, word[len(text)] if len(word) > len(text) else self._words.eos] = True
+        return allowed
+
+    def forced(self, node: Node) -> tuple[int, ...]:
+        """The tokens that must follow."""
+        found: list[int] = []
+        at = node
+        while (row := self.masks([at])[0]).sum() == 1 and not row[self._words.eos]:
+            found.append(int(row.argmax()))
+            at = at.child(found[-1])
+        return tuple(found)
+
+    def over(self, node: Node) -> bool:
+        """Whether the text is complete and cannot go on."""
+        row = self.masks([node])[0]
+        return bool(row[self._words.eos]) and row.sum() == 1
+
+    def dead_end(self, node: Node) -> Exception:
+        """No word goes on like this."""
+        return NoTokenLeft(f"no word goes on after {self._text(node)}")
+
+    def _text(self, node: Node) -> tuple[int, ...]:
+        return tuple(node.path[self._start :].tolist())
