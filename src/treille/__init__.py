@@ -26,6 +26,7 @@ from treille.requests import (
     Gather,
     Hidden,
     LogProbs,
+    Probabilities,
     Race,
     Sample,
     Score,
@@ -38,6 +39,7 @@ from treille.strategy import Hypothesis, Output, Run, advance, complete, strateg
 from treille.tree import Node
 
 if TYPE_CHECKING:
+    from treille.constraints import after, choices, grammar, json_object, json_schema, regex, trie
     from treille.language_model import LanguageModel, load
     from treille.stream import Stream
     from treille.trace import Trace
@@ -67,6 +69,7 @@ __all__ = [
     "Node",
     "Output",
     "ParameterError",
+    "Probabilities",
     "Race",
     "Run",
     "Sample",
@@ -81,20 +84,30 @@ __all__ = [
     "UserError",
     "__version__",
     "advance",
+    "after",
     "beam",
     "best_of_n",
+    "choices",
     "complete",
     "diverse_beam",
     "first_finish",
+    "grammar",
     "greedy",
+    "json_object",
+    "json_schema",
     "load",
+    "regex",
     "sample",
     "self_consistency",
     "strategy",
+    "trie",
 ]
 
-# What needs torch is imported when it is first asked for, so that `import treille` and the command's help stay quick.
+# What needs torch or llguidance is imported when it is first asked for: `import treille` and the help stay quick.
 _LAZY = {
+    **dict.fromkeys(
+        ("after", "choices", "grammar", "json_object", "json_schema", "regex", "trie"), "treille.constraints"
+    ),
     "LanguageModel": "treille.language_model",
     "Stream": "treille.stream",
     "Trace": "treille.trace",

@@ -299,6 +299,11 @@ class LanguageModel:
             governor=self.engine.governor if drafting.governor else None,
         )
 
+    def forget_drafts(self) -> None:
+        """Drop what drafters have learned from earlier runs; texts are not affected, only how fast they come."""
+        with self.lock:
+            self._draft_memory.clear()
+
     def _compiled(self, settings: Options, source: Source) -> Constraint[Any]:
         """The constraint of a source, compiled once for all runs that share it and their end tokens."""
         if self.tokenizer is None:

@@ -102,6 +102,7 @@ class DraftCounts:
         kept: per depth, steps in which one of these was accepted.
         depths: steps by the depth of their draft, from 0 on.
         forced: tokens that a constraint left no choice about; not counted as drafted.
+        backtracked: tokens taken back, because a constraint found that nothing can follow them.
         seconds: time of the drafters themselves, without forwards of draft models.
     """
 
@@ -113,7 +114,16 @@ class DraftCounts:
     kept: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     forced: int = 0
+    backtracked: int = 0
     seconds: float = 0.0
+
+    def plain(self) -> None:
+        """Add one step without a draft."""
+        self.steps += 1
+        self.emitted += 1
+        if not self.depths:
+            self.depths.append(0)
+        self.depths[0] += 1
 
     def count(self, tree: DraftTree, accepted: Sequence[int], emitted: int, *, forced: bool = False) -> None:
         """Add one verified step; `forced`: its tree is what a constraint left no choice about."""
@@ -138,6 +148,19 @@ class DraftCounts:
 
 class Constrained(Protocol):
     """What a run asks of its constraint (`treille.constraints`)."""
+
+    @property
+    def loose(self) -> bool:
+        """Whether masks allow too much: a token has to be checked by `admits`, and a text may come to a dead end."""
+        ...
+
+    def admits(self, node: Node, token: int) -> bool:
+        """Whether this one token may follow `node`."""
+        ...
+
+    def refuse(self, node: Node, token: int) -> None:
+        """Never allow `token` after `node` again: it led to a dead end."""
+        ...
 
     def allows(self, node: Node) -> bool:
         """Whether the text up to `node` can be continued or ended."""
@@ -337,7 +360,8 @@ def complete(run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypoth
     """Advance a hypothesis until it is finished."""
     while hypothesis.finish_reason is None:
         hypothesis = yield from advance(run, hypothesis)
-        run.settle(hypothesis.node)
+        if run.constraint is None or not run.constraint.loose:  # else tokens may be taken back
+            run.settle(hypothesis.node)
     return hypothesis
 
 

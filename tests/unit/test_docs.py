@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from treille.drafters import registry as drafters
 from treille.strategy import registry
 
 if TYPE_CHECKING:
@@ -111,10 +112,11 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.chdir(tmp_path)
-    known = dict(registry._infos)
+    known = [(one, dict(one._infos)) for one in (registry, drafters)]
     yield
-    registry._infos.clear()
-    registry._infos.update(known)
+    for one, infos in known:
+        one._infos.clear()
+        one._infos.update(infos)
 
 
 @pytest.mark.usefixtures("_offline")
@@ -159,9 +161,16 @@ def test_links_resolve(page: Path) -> None:
             assert fragment in anchors(other), f"{name(page)} links to {target}, which has no such heading"
 
 
+def pages_linked_from(page: Path) -> set[Path]:
+    """The files that a page links to."""
+    return {(page.parent / target.partition("#")[0]).resolve() for target in links(page)}
+
+
 def test_every_page_is_in_the_index() -> None:
-    """docs/index.md leads to every page of docs/."""
+    """docs/index.md leads to every page of docs/, or to an index of its folder that does."""
     index = ROOT / "docs/index.md"
-    linked = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
+    linked = pages_linked_from(index)
+    for folder in [page for page in linked if page.name == "index.md"]:
+        linked |= pages_linked_from(folder)
     missing = [name(page) for page in sorted((ROOT / "docs").rglob("*.md")) if page not in {index, *linked}]
     assert not missing, f"not linked from docs/index.md: {missing}"

@@ -38,8 +38,8 @@ def _question(example: Example) -> str:
 
 
 def _json(example: Example) -> Source:
-    """The schema that the question describes in words."""
-    return json_schema(example.data["schema"])
+    """The schema that the question describes in words; a blank at most between its parts."""
+    return json_schema(example.data["schema"], whitespace=1)
 
 
 def _arithmetic(example: Example) -> Source:

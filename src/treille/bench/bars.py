@@ -12,7 +12,7 @@ WIDTH, LABEL, BAR, GAP, HEAD = 420, 150, 14, 4, 34  # pixels
 SVG = "http://www.w3.org/2000/svg"
 ABOVE, BELOW = "#2a7f62", "#b0532c"
 WIDE, NAMES = 560, 190  # pixels of the bars of shares, and of the names of their groups
-# Distinct also for readers who see fewer colours (Okabe and Ito 2008); then lighter ones.
+# Distinct also for readers who see fewer colours (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
 
 Share: TypeAlias = tuple[float, float, float]  # a share and its interval's ends, 0 to 1
@@ -76,7 +76,7 @@ def grouped(title: str, groups: Mapping[str, Mapping[str, Share]]) -> str:
         groups: per group, shares by label, drawn in this order; a label has one colour in all groups.
     """
     labels = list(dict.fromkeys(label for group in groups.values() for label in group))
-    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
+    colours = dict(zip(labels, _colours(len(labels)), strict=True))
     top = HEAD + len(labels) * (BAR + GAP)
     parts = [
         f'<rect x="{NAMES}" y="{HEAD + place * (BAR + GAP) - 6}" width="{BAR}" height="{BAR}" fill="{colours[label]}"/>'
@@ -99,13 +99,19 @@ def grouped(title: str, groups: Mapping[str, Mapping[str, Share]]) -> str:
     return _document(title, NAMES + WIDE + 60, bottom + 24, parts)
 
 
+def _colours(count: int) -> Sequence[str]:
+    """So many different colours; more than there are names for differ in hue, neighbours also in lightness."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    return [f"hsl({360 * place // count},65%,{38 + 20 * (place % 2)}%)" for place in range(count)]
+
+
 def _share(share: Share, y: int, colour: str) -> list[str]:
     """A bar, its interval as a whisker, and its value behind both."""
     value, low, high = (NAMES + part * WIDE for part in share)
-    middle = y + BAR // 2
+    ends = f"M{low:.1f} {y + 3}V{y + BAR - 3}M{high:.1f} {y + 3}V{y + BAR - 3}"
     return [
-        f'<rect x="{NAMES}" y="{y}" width="{value - NAMES:.1f}" height="{BAR}" fill="{colour}"/>',
-        f'<path d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {y + 3}V{y + BAR - 3}M{high:.1f} {y + 3}V{y + BAR - 3}" '
-        'stroke="#222"/>',
+        f'<rect x="{NAMES}" y="{y}" width="{max(2.0, value - NAMES):.1f}" height="{BAR}" fill="{colour}"/>',
+        f'<path d="M{low:.1f} {y + BAR // 2}H{high:.1f}{ends}" stroke="#222"/>',
         f'<text x="{high + 4:.1f}" y="{y + 11}">{100 * share[0]:.0f} %</text>',
     ]

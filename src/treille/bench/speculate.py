@@ -206,6 +206,7 @@ def _decode(
     strategy = "sample" if options.temperature else "greedy"
 
     def decode() -> list[Any]:
+        subject.lm.forget_drafts()  # or a round would find the texts of the one before in the drafters' tables
         results: list[Any] = []
         for start in range(0, len(texts), batch):
             chosen = texts[start : start + batch]

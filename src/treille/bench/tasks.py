@@ -99,9 +99,14 @@ class Cell:
     constraint: str
 
     @property
+    def combination(self) -> str:
+        """What decodes, in words."""
+        return combination(self.entry.text, self.drafter, self.constraint)
+
+    @property
     def name(self) -> str:
-        """The combination in words."""
-        return f"{combination(self.entry.text, self.drafter, self.constraint)} on {self.task}, level {self.level}"
+        """What decodes what, in words."""
+        return f"{self.combination} on {self.task}, level {self.level}"
 
     def configure(self, example: Example, seed: int, *, governor: bool) -> Configured:
         """The strategy for one question.
@@ -131,7 +136,7 @@ def measure(
     grid: Grid,
     *,
     model: str = "bundled",
-    refused: Callable[[str], None] | None = None,
+    refused: Callable[[Cell, UserError], None] | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Row]:
     """One row per combination of the grid, as each is measured.
@@ -160,7 +165,7 @@ def measure(
             if refused is None:
                 raise
             first = first or error
-            refused(f"{cell.name}: {error}")
+            refused(cell, error)
         else:
             trials.append(trial)
     if first is not None and not trials:
@@ -271,7 +276,7 @@ def longest(lm: LanguageModel, examples: Sequence[Example]) -> int:
 
 def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
     low, high = accuracy.interval()
-    share, low, high = (round(value, 4) for value in (accuracy.share, low, high))
+    share, low, high = (abs(round(value, 4)) for value in (accuracy.share, low, high))  # no -0.0
     return {"right": accuracy.right, "samples": accuracy.count, "accuracy": share, "low": low, "high": high}
 
 
@@ -347,17 +352,21 @@ def _measure(options: argparse.Namespace) -> None:
     grid = _grid(options)
     grid.cells()  # what is wrong with a name is said before a model is loaded
     fresh: list[Row] = []
-    refused: list[str] = []
+    refused: dict[tuple[str, str], list[str]] = {}
+
+    def refuse(cell: Cell, error: UserError) -> None:
+        refused.setdefault((cell.combination, str(error)), []).append(cell.task)
+
     with progress() as told:
         bundled = options.model == "bundled"
         lm = load(None if bundled else options.model, draft_model=options.draft_model, prefix_cache=False)
         name = "bundled" if bundled else Path(options.model).name
-        for row in measure(lm, grid, model=name, refused=refused.append, told=told):
+        for row in measure(lm, grid, model=name, refused=refuse, told=told):
             rows.merge(options.out, [row])
             fresh.append(row)
     rows.show(row.to_json() for row in fresh)
-    for reason in refused:
-        print(f"not measured: {reason}")
+    for (name, reason), tasks in refused.items():
+        print(f"not measured: {name} on {', '.join(dict.fromkeys(tasks))}: {reason}")
     print(f"{len(fresh)} rows written to {options.out}")
 
 

@@ -18,10 +18,11 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 ARMS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-FIRST = 8  # rows allowed before anything is known
+EXPLORED = (8, 4, 16, 8, 2, 8)  # budgets of a drafter's first steps, in turn, while its tables fill
+EXPLORATION = 24  # of these steps
 PROBE = 32  # steps between probes while k = 0, and of a neighbour while k > 0
 FORGET = 0.06  # weight of a new observation
-LARGEST = 256  # rows; forwards with more are prefills
+LARGEST = 1024  # rows; forwards with more are prefills
 
 
 class Costs:
@@ -132,28 +133,31 @@ class Budgeting:
     governor: Governor
     arms: dict[int, Arm]
     _steps: int = field(default=0)
-    _chosen: int = field(default=FIRST)
+    _chosen: int = field(default=0)
 
     def rows(self, most: int) -> int:
         """Rows that this step should draft, `most` at the most."""
         self._steps += 1
         allowed = [k for k in ARMS if k <= most]
         known = [k for k in allowed if k and self.arms[k].count]
-        if not known:
-            self._chosen = max(k for k in allowed if k <= FIRST)
+        tried = sum(self.arms[k].count for k in known)
+        if tried < EXPLORATION or not known:
+            self._chosen = max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)])
             return self._chosen
         best = max([0, *known], key=self._goodput)
-        if self._steps % PROBE == 0:
-            best = self._probe(best, allowed)
+        pace = PROBE * max(1, self.governor.last.texts)  # one of the texts probes for all
+        if self._steps % pace == 0:
+            best = self._probe(best, allowed, self._steps // pace)
         elif best == known[-1] and self.arms[best].rows > 0.75 * best:
             best = next((k for k in allowed if k > best), best)  # the largest tried was used up: try the next
         self._chosen = best
         return best
 
-    def _probe(self, best: int, allowed: list[int]) -> int:
+    @staticmethod
+    def _probe(best: int, allowed: list[int], turn: int) -> int:
         """A neighbour of the best budget, above and below in turn; what is forgotten is seen again."""
         at = allowed.index(best)
-        step = 1 if (self._steps // PROBE) % 2 or at == 0 else -1
+        step = 1 if turn % 2 or at == 0 else -1
         return allowed[min(at + step, len(allowed) - 1)] if best else allowed[min(3, len(allowed) - 1)]
 
     def _goodput(self, k: int) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from treille.draft_tree import DraftTree
 from treille.drafters.base import Budget, Lookup, Observation
 from treille.errors import InternalError, NoTokenLeft
-from treille.requests import Choice, Probabilities
+from treille.requests import Choice, Forward, Probabilities
 from treille.sampling.verify import Walk, match, reject
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 FORCED = 64
 """Forced tokens of one step at the most."""
+
+BACKTRACKS = 256
+"""Tokens that a run takes back at the most, all branches together."""
 
 NO_TOKEN = -1
 """The pick of a node at which no token is allowed: no draft matches it."""
@@ -64,6 +67,7 @@ class Speculation:
         self._budgets = None if governor is None else governor.open(repr((drafter.info.name, drafter.arguments)))
         self._text: Any = None  # the path that the drafter knows
         self._last: weakref.ref[Node] | None = None
+        self._trail: list[Hypothesis] = []  # under a loose constraint: what the text was, token by token
 
     def branch(self) -> Speculation:
         """The same for a branch of the run."""
@@ -77,11 +81,13 @@ class Speculation:
         self._catch_up(node)
         forced = () if run.constraint is None else run.constraint.forced(node)
         budget = self._budget(run, node)
+        if not forced and not budget.rows:
+            return (yield from self._plain(run, hypothesis))
         tree, spent = DraftTree(node), run.drafts.seconds
         if forced:
             # What has no alternative is a draft that is always accepted, whatever the law or the verification.
             tree.add_chain(forced[: min(FORCED, budget.depth)])
-        elif budget.rows:
+        else:
             tree = yield from self._draft(run, node, budget)
         spent = run.drafts.seconds - spent
         if self.governor is not None:
@@ -92,12 +98,29 @@ class Speculation:
         own = (Probabilities(), Probabilities(raw=True)) if rejecting else (run.choose,)
         # A node nobody reaches may have no token left: its failure counts only if the walk comes there.
         results = yield from self.drafter.verify(run, tree, (*own, *self.drafter.wants))
+        if isinstance(results[0], NoTokenLeft):
+            return self._back(run, hypothesis, results[0])
         walk, choices = _rejected(tree, results, run) if rejecting else _matched(tree, results)
-        longer = _follow(run, hypothesis, tree, walk, choices)
+        longer = self._follow(run, hypothesis, tree, walk, choices)
         if self._budgets is not None and not forced:
             self._budgets.verified(tree.size, tree.depth, longer.length - node.length, spent)
         run.drafts.count(tree, walk.accepted, longer.length - node.length, forced=bool(forced))
         self._learn(run, tree, walk, longer, [None if isinstance(r, Exception) else r[len(own) :] for r in results])
+        return longer
+
+    def _plain(self, run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
+        """One token, with nothing beside it: what a step costs without a draft is what plain decoding costs."""
+        if self.governor is not None:
+            self.governor.proposed(0)
+        try:
+            (choice,) = yield Forward((hypothesis.node,), run.choose)
+        except NoTokenLeft as dead_end:
+            return self._back(run, hypothesis, dead_end)
+        if run.constraint is not None and run.constraint.loose:
+            self._trail.append(hypothesis)
+        longer = run.extend(hypothesis, choice)
+        run.drafts.plain()
+        self._known(longer.node, Observation(longer.node.path, hypothesis.length))
         return longer
 
     def _draft(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, DraftTree]:
@@ -125,6 +148,35 @@ class Speculation:
             return Budget(0, 0)
         return Budget(self.rows if self._budgets is None else self._budgets.rows(self.rows), room)
 
+    def _follow(
+        self, run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]
+    ) -> Hypothesis:
+        """The hypothesis along the accepted nodes, up to the first end of the text."""
+        for index, choice in zip((*walk.accepted, None), choices, strict=True):
+            if run.constraint is not None and run.constraint.loose:
+                self._trail.append(hypothesis)
+            hypothesis = run.extend(hypothesis, choice, None if index is None else tree.nodes[index])
+            if hypothesis.finish_reason is not None:
+                break
+        return hypothesis
+
+    def _back(self, run: Run, hypothesis: Hypothesis, dead_end: NoTokenLeft) -> Hypothesis:
+        """The hypothesis without its last token, which is refused from now on, because nothing can follow it.
+
+        Raises:
+            NoTokenLeft: there is no way back, or too many were taken.
+        """
+        while self._trail and self._trail[-1].length >= hypothesis.length:
+            self._trail.pop()  # of another branch of the text
+        node, parent = hypothesis.node, hypothesis.node.parent
+        if run.constraint is None or not self._trail or self._trail[-1].node is not parent:
+            raise dead_end
+        if run.drafts.backtracked >= BACKTRACKS:
+            raise NoTokenLeft(f"{dead_end} (after {BACKTRACKS} tokens taken back)")
+        run.drafts.backtracked += 1
+        run.constraint.refuse(parent, node.token)
+        return self._trail.pop()
+
     def _catch_up(self, node: Node) -> None:
         """Tell the drafter about tokens that it did not draft: the prompt, or another branch of the text."""
         if self._last is not None and self._last() is node:
@@ -142,8 +194,11 @@ class Speculation:
         before = tree.nodes[0].length
         for watcher in run.watchers:
             watcher.verified(tree, walk.accepted)
-        self._text, self._last = longer.node.path, weakref.ref(longer.node)
-        self.drafter.observe(Observation(longer.node.path, before, tree, walk.accepted, readings))
+        self._known(longer.node, Observation(longer.node.path, before, tree, walk.accepted, readings))
+
+    def _known(self, node: Node, seen: Observation) -> None:
+        self._text, self._last = node.path, weakref.ref(node)
+        self.drafter.observe(seen)
 
 
 class Nothing(Lookup):
@@ -164,12 +219,14 @@ def _common(known: NDArray[Any], path: NDArray[Any]) -> int:
 def _matched(tree: DraftTree, results: Sequence[Any]) -> tuple[Walk, list[Choice]]:
     """Rules V1, V2, V6; the choices at the nodes of the walk, root first."""
     walk = match(tree, [NO_TOKEN if isinstance(r, Exception) else r[0].token for r in results])
-    choices = []
-    for index in (0, *walk.accepted):
+    nodes = [0, *walk.accepted]
+    if isinstance(results[nodes[-1]], NoTokenLeft) and len(nodes) > 1:
+        # Nothing can follow the last accepted node: it is the next step's concern.
+        walk = Walk(walk.accepted[:-1], tree.nodes[nodes.pop()].token)
+    for index in nodes:
         if isinstance(results[index], Exception):
             raise results[index]
-        choices.append(results[index][0])
-    return walk, choices
+    return walk, [results[index][0] for index in nodes]
 
 
 def _rejected(tree: DraftTree, results: Sequence[Any], run: Run) -> tuple[Walk, list[Choice]]:
@@ -193,15 +250,6 @@ class _Laws:
         if isinstance(result, Exception):
             raise result
         return result[0]
-
-
-def _follow(run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]) -> Hypothesis:
-    """The hypothesis along the accepted nodes, up to the first end of the text."""
-    for index, choice in zip((*walk.accepted, None), choices, strict=True):
-        hypothesis = run.extend(hypothesis, choice, None if index is None else tree.nodes[index])
-        if hypothesis.finish_reason is not None:
-            break
-    return hypothesis
 
 
 def _timed(generator: Generator[Request, Any, DraftTree], run: Run) -> Generator[Request, Any, DraftTree]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from treille.engine import loose
 from treille.errors import NoTokenLeft
 from treille.requests import (
     Argmax,
@@ -232,6 +233,11 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
             reading.error = error
             continue
         want = reading.want
+        constraint = reading.pending.task.job.run.constraint
+        if constraint is not None and constraint.loose:
+            raw_at = rows.position[reading.row]
+            loose.take(reading, rows.processed[place], rows.raw[raw_at] - rows.raw_norm[raw_at])
+            continue
         kind = _kind(want)
         group = kinds.setdefault(kind, ([], []))
         group[0].append(reading)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treille.errors import NoTokenLeft
+from treille.errors import InternalError, NoTokenLeft
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,6 +41,19 @@ class BoundWords:
     def __init__(self, words: Words, start: int) -> None:
         self._words = words
         self._start = start
+
+    @property
+    def loose(self) -> bool:
+        """Masks are exact."""
+        return False
+
+    def admits(self, node: Node, token: int) -> bool:
+        """Whether this one token may follow."""
+        return bool(self.masks([node])[0, token])
+
+    def refuse(self, node: Node, token: int) -> None:
+        """Not needed: no text comes to a dead end."""
+        raise InternalError(f"{token} after {self._text(node)} led to a dead end")
 
     def allows(self, node: Node) -> bool:
         """Whether the text can be continued or ended."""

@@ -1,0 +1,101 @@
+"""Readouts under a loose constraint: its masks allow too much, so every token is checked before it is answered.
+
+Some constraints cannot say cheaply which of all tokens may follow, but can say of one token whether it may. A pick is
+then rejected and drawn again until it is allowed, which gives exactly p renormalised over the allowed tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from treille.requests import Argmax, Choice, Distribution, LogProbs, Probabilities, Sample, Top, TopK
+from treille.sampling.random import sample_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from treille.engine.readouts import Reading
+
+
+def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
+    """Answer one readout; its error if no token is left.
+
+    Args:
+        reading: of a run with a loose constraint.
+        processed: `[V]` float32 logits after the constraint's mask and the processors.
+        raw: `[V]` float32, the model's log-probabilities.
+    """
+    run = reading.pending.task.job.run
+    constraint = run.constraint
+    assert constraint is not None
+    row = processed.clone()
+
+    def admits(token: int) -> bool:
+        return constraint.admits(reading.node, token)
+
+    match reading.want:
+        case Argmax() | Sample():
+            token = _pick(reading, row, admits)
+            if token is None:
+                reading.error = constraint.dead_end(reading.node)
+                return
+            logprob = float(row[token] - torch.logsumexp(row, -1))
+            reading.result = Choice(token, logprob, float(raw[token]))
+        case TopK(k, renormalize):
+            reading.result = _top(row, raw, k, admits, renormalize=renormalize)
+        case LogProbs(tokens):
+            _drop(row, [token for token in tokens if not admits(token)])
+            row = row - torch.logsumexp(row, -1)
+            reading.result = tuple(row[list(tokens)].tolist())
+        case Distribution() | Probabilities():
+            # All of p is wanted, so all of it is checked.
+            _drop(row, [t for t in (row > -torch.inf).nonzero().flatten().tolist() if not admits(t)])
+            if row.amax() == -torch.inf:
+                reading.error = constraint.dead_end(reading.node)
+            elif isinstance(reading.want, Probabilities):
+                reading.result = torch.softmax(row.double(), -1).cpu().numpy()
+            else:
+                reading.result = torch.log_softmax(row, -1)
+
+
+def _drop(row: Tensor, tokens: list[int]) -> None:
+    if tokens:
+        row[tokens] = -torch.inf
+
+
+def _pick(reading: Reading, row: Tensor, admits: Callable[[int], bool]) -> int | None:
+    """The first allowed pick, None if there is none; what was found not to be allowed leaves `row`."""
+    want, draw = reading.want, 0
+    noise = None
+    if isinstance(want, Sample) and want.gumbel:
+        noise = torch.from_numpy(want.random.gumbel(reading.node.length, "sample", len(row))).to(row.device)
+    while row.amax() > -torch.inf:
+        if isinstance(want, Sample) and noise is None:
+            uniform = want.random.uniform(reading.node.length, "sample", draw)
+            drawn = sample_rows(row[None], torch.tensor([uniform], dtype=torch.float64, device=row.device))
+            token = int(drawn[0])
+        else:  # the largest of what is left, with the same noise: a draw from what is left
+            token = int((row if noise is None else row.double() + noise).argmax())
+        if admits(token):
+            return token
+        row[token] = -torch.inf
+        draw += 1
+    return None
+
+
+def _top(row: Tensor, raw: Tensor, k: int, admits: Callable[[int], bool], *, renormalize: bool) -> Top:
+    """The k best allowed tokens, the lowest id first on ties; fewer if there are fewer."""
+    found: list[int] = []
+    for token in torch.sort(row, descending=True, stable=True).indices.tolist():
+        if len(found) == k or row[token] == -torch.inf:
+            break
+        if admits(token):
+            found.append(token)
+        else:
+            row[token] = -torch.inf
+    shift = torch.logsumexp(row, -1) if renormalize and found else 0.0
+    return Top(tuple(found), tuple((row[found] - shift).tolist()), tuple(raw[found].tolist()))

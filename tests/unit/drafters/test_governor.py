@@ -1,0 +1,108 @@
+"""The governor: goodput by the formula, its limits, and that it changes no text."""
+
+from __future__ import annotations
+
+import pytest
+
+from treille.drafters.governor import ARMS, EXPLORATION, Costs, Governor
+
+
+def settled(alpha, seconds_of, texts=1, others=0, draft=0.0, most=8):
+    """A governor that has seen chains of acceptance `alpha` on a machine with the given pass times; its budget."""
+    governor = Governor()
+    budget = governor.open("chain")
+    for rows in range(1, texts * (most + 1) + others + 1):
+        governor.costs.learn(rows, seconds_of(rows))
+    for k in ARMS[1:]:
+        if k <= most:
+            emitted = (1 - alpha ** (k + 1)) / (1 - alpha)
+            for _ in range(EXPLORATION):
+                budget.arms[k].learn(emitted, k, draft * k)
+    governor.last.rows, governor.last.texts = texts + others, texts
+    return budget.rows(most)
+
+
+def toy(rows):
+    """The pass time of the method cards' toy, target alone."""
+    return 10 + 0.2 * rows
+
+
+def test_costs_are_interpolated_and_never_fall():
+    """Between measurements linear; beyond them the nearest; noise cannot make more rows cheaper."""
+    costs = Costs()
+    assert costs.of(3) == 1.0
+    for rows, seconds in ((1, 1.0), (4, 0.9), (8, 2.0)):
+        costs.learn(rows, seconds)
+    assert costs.of(1) == 1.0
+    assert costs.of(2) == 1.0
+    assert costs.of(6) == pytest.approx(1.45)
+    assert costs.of(64) == 2.0
+    costs.learn(1, 100.0)
+    assert costs.of(1) < 1.1
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.7, 0.9])
+def test_budgets_never_rise_with_the_batch(alpha):
+    """More texts share the pass, so each may draft at most as much."""
+    budgets = [settled(alpha, toy, texts) for texts in (1, 4, 16, 64)]
+    assert budgets == sorted(budgets, reverse=True)
+
+
+@pytest.mark.parametrize("texts", [1, 4, 16])
+def test_budgets_never_fall_with_acceptance(texts):
+    """A better drafter may draft at least as much."""
+    budgets = [settled(alpha, toy, texts) for alpha in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert budgets == sorted(budgets)
+
+
+def test_a_useless_drafter_is_not_asked():
+    """Acceptance near zero on a machine where rows cost: plain decoding."""
+    assert settled(0.01, lambda rows: float(rows)) == 0
+
+
+def test_the_best_budget_maximises_goodput():
+    """The budget is the arm with the highest tokens per second by the formula, drafting time included."""
+    alpha, draft = 0.7, 0.8
+
+    def goodput(k):
+        return (1 - alpha ** (k + 1)) / (1 - alpha) / (toy(1 + k) + draft * k)
+
+    best = max((k for k in ARMS if k <= 8), key=goodput)
+    assert settled(alpha, toy, draft=draft) == best
+
+
+def test_others_in_the_batch_count():
+    """Rows of requests that do not draft share the pass: the same drafter drafts at most as much beside them."""
+    steep = [settled(0.5, lambda rows: max(10.0, 1.0 * rows), others=others) for others in (0, 8, 32)]
+    assert steep == sorted(steep, reverse=True)
+
+
+def test_a_chain_teaches_smaller_budgets_too():
+    """One step of eight rows tells what a budget of three would have brought."""
+    governor = Governor()
+    budget = governor.open("chain")
+    budget.rows(8)
+    budget.verified(8, 8, 6, 0.008)
+    assert budget.arms[8].emitted == 6
+    assert budget.arms[3].emitted == 4
+    assert budget.arms[3].seconds == pytest.approx(0.003)
+    assert budget.arms[12].count == 0
+
+
+def test_a_drafter_that_was_given_up_is_probed():
+    """At k = 0 a few rows are tried now and then."""
+    governor = Governor()
+    budget = governor.open("bad")
+    for rows in range(1, 80):
+        governor.costs.learn(rows, float(rows))
+    chosen = []
+    for _ in range(200):
+        rows = budget.rows(8)
+        governor.proposed(rows)
+        governor.forward("target", 1 + rows, float(1 + rows))
+        if rows:
+            budget.verified(rows, rows, 1, 0.0)
+        chosen.append(rows)
+    late = chosen[EXPLORATION + 10 :]
+    assert late.count(0) > 0.9 * len(late)
+    assert any(late)
