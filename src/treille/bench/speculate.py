@@ -11,10 +11,11 @@ import torch
 from treille.bench import rows
 from treille.bench.arguments import LEAST_REPEATS, Parser, progress, repeats_of, work_folder
 from treille.bench.bars import bars
+from treille.bench.equality import compare
 from treille.bench.measure import Summary, alternate, ratios, timed
 from treille.bench.rows import Row, environment
 from treille.bench.shapes import SHAPES, TITLES, checkpoint
-from treille.bench.texts import CODE, Text, task_texts
+from treille.bench.texts import CODE, Text, completed, task_texts
 from treille.drafters import parse, registry
 from treille.errors import ParameterError
 from treille.language_model import load
@@ -66,6 +67,7 @@ def _parser() -> Parser:
     add("--work", type=Path, default=work_folder(), help="where random checkpoints are kept (default: %(default)s)")
     add("--quick", action="store_true", help="tiny texts, two rounds: shows that it runs, measures nothing")
     add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the tables of all rows in --out into these files")
+    add("--check", type=int, metavar="PROMPTS", help="compare greedy texts of 128 tokens with plain ones, and no times")
     add("--render", action="store_true", help="measure nothing: show, draw and --fill the rows that --out holds")
     return parser
 
@@ -81,6 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.help:
         parser.print_help()
         return 0
+    if options.check is not None:
+        return _check(options)
     if not options.render:
         fresh: list[Row] = []
         for found in _measure(options):
@@ -96,6 +100,21 @@ def main(arguments: Sequence[str]) -> int:
     for document in options.fill or ():
         print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Compare texts; 1 if any differs elsewhere than at a tie."""
+    if options.check < 1:
+        raise ParameterError(f"--check={options.check}: at least one prompt is wanted")
+    lm = load(dtype="float32", prefix_cache=False)
+    with progress() as told:
+        drafts = options.drafters or sorted(info.name for info in registry)
+        drafts = [completed(draft, lm, options.work) for draft in drafts]
+        found = compare(lm, drafts, options.check, 8 if options.quick else 128, told)
+    for one in found:
+        outcome = one.refusal or f"{one.texts - one.ties - one.wrong} equal, {one.ties} ties, {one.wrong} wrong"
+        print(f"{one.drafter}: {outcome} (of {one.texts} texts, {one.tokens} tokens; τ {one.tau:.2f})")
+    return int(any(one.wrong for one in found))
 
 
 def _measure(options: argparse.Namespace) -> Iterator[list[Row]]:
@@ -202,7 +221,8 @@ def _decode(
     if options.temperature:
         given |= {"temperature": options.temperature, "seed": 0}
     if name != PLAIN:
-        given |= {"draft": name, "governor": not options.no_governor, "verification": options.verification}
+        draft = completed(name, subject.lm, options.work)
+        given |= {"draft": draft, "governor": not options.no_governor, "verification": options.verification}
     strategy = "sample" if options.temperature else "greedy"
 
     def decode() -> list[Any]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from treille.train.tasks import TASKS, python_functions
+from treille.train.datastore import build_datastore
+from treille.train.tasks import TASKS, documents, python_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path as FilePath
 
     from torch import Tensor
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from treille.sampling.path import Path
 
 CODE = "code"
+RETRIEVING = ("retrieval", "rasd")
 BEGUN = 32  # tokens of a function that are its prompt
 
 
@@ -48,6 +51,22 @@ class Text:
             return logits
 
         return replay
+
+
+def completed(draft: str, lm: LanguageModel, work: FilePath) -> str:
+    """A draft with what it cannot do without: a datastore of the training split, built once in `work`."""
+    name, _, rest = draft.partition(":")
+    if name not in RETRIEVING or "datastore=" in rest:
+        return draft
+    directory = work / f"datastore-{lm.checkpoint.decoder.shape.vocab_size}"
+    if not directory.exists():
+        assert lm.tokenizer is not None
+        tasks = ("".join(text for text, _ in pieces) for pieces in documents(4000))
+        texts = [*python_functions(held_out=False), *tasks]
+        tokens = [lm.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        work.mkdir(parents=True, exist_ok=True)
+        build_datastore(tokens, directory, vocab_size=lm.checkpoint.decoder.shape.vocab_size)
+    return f"{name}:" + ",".join(part for part in (rest, f"datastore={directory}") if part)
 
 
 def task_texts(lm: LanguageModel, name: str, count: int, new: int) -> list[Text]:
