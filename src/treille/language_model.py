@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from treille.attention import merged
-from treille.constraints.binding import Binding
-from treille.constraints.vocabulary import Vocabulary
+from treille.constraints.library import ConstraintLibrary
 from treille.drafters.base import Host
 from treille.drafters.speculation import FORCED, Nothing, Speculation
 from treille.engine.engine import Engine
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from treille.constraints.base import Constraint, Source
     from treille.engine.instruments import Instrument
     from treille.engine.job import Job
     from treille.models.decoder import ModelShape
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 BUNDLED_DRAFTS: dict[str, Path] = {}
-
-KEPT_CONSTRAINTS = 64
 
 SHAPES_SAMPLING = frozenset(
     {
@@ -170,8 +166,7 @@ class LanguageModel:
         self.lock = threading.RLock()
         self.draft_models = dict(draft_models or {})
         self._draft_memory: dict[str, Any] = {}
-        self._vocabularies: dict[frozenset[int], Vocabulary] = {}
-        self._constraints: dict[Any, Constraint[Any]] = {}  # oldest first
+        self._library = ConstraintLibrary(self.tokenizer, checkpoint.decoder.shape.vocab_size)
         self._debug = debug
         shape = checkpoint.decoder.shape
         plain = None if self.tokenizer is None else PlainText(self.tokenizer)
@@ -248,7 +243,10 @@ class LanguageModel:
         tokens = self.encode(prompt)
         settings = resolve(chosen, len(tokens), self._defaults)
         draft = self._speculation(settings)
-        constraint = None if settings.constraint is None else self._compiled(settings, settings.constraint)
+        bind = None
+        if settings.constraint is not None:
+            ends = settings.limits.eos_token_ids
+            bind = self._library.binder(settings.constraint, settings.tokenization, ends)
 
         def start(trace: bool, settled: Callable[[Node], None] | None) -> tuple[Job, Recorder | None]:
             tip = Node.root(tokens)
@@ -262,7 +260,7 @@ class LanguageModel:
                 settled=settled,
                 draft=draft,
                 gumbel=settings.gumbel,
-                constraint=None if constraint is None else Binding(settings.constraint, constraint, tip),
+                constraint=None if bind is None else bind(tip),
             )
             recorder = Recorder(run, self.engine.instruments) if trace else None
             try:
@@ -303,24 +301,6 @@ class LanguageModel:
         """Drop what drafters have learned from earlier runs; texts are not affected, only how fast they come."""
         with self.lock:
             self._draft_memory.clear()
-
-    def _compiled(self, settings: Options, source: Source) -> Constraint[Any]:
-        """The constraint of a source, compiled once for all runs that share it and their end tokens."""
-        if self.tokenizer is None:
-            raise ParameterError("constraint: the checkpoint has no tokenizer, so its tokens have no text to constrain")
-        ends = settings.limits.eos_token_ids
-        with self.lock:
-            if ends not in self._vocabularies:
-                self._vocabularies[ends] = Vocabulary.of(self.tokenizer, ends, self.checkpoint.decoder.shape.vocab_size)
-            vocabulary = self._vocabularies[ends]
-        key = source, settings.tokenization, ends
-        if key not in self._constraints:
-            compiled = source.compile(vocabulary, settings.tokenization)
-            with self.lock:
-                while len(self._constraints) >= KEPT_CONSTRAINTS:
-                    del self._constraints[next(iter(self._constraints))]
-                self._constraints[key] = compiled
-        return self._constraints[key]
 
     def _find_model(self, name: str) -> ModelShape:
         """Sizes of a draft model, which is loaded the first time it is asked for."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 
+from treille.errors import ParameterError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 WIDTH, LABEL, BAR, GAP, HEAD = 420, 150, 14, 4, 34  # pixels
 SVG = "http://www.w3.org/2000/svg"
@@ -36,6 +39,19 @@ def bars(title: str, panels: Mapping[str, Sequence[tuple[str, float]]], *, refer
         parts += _panel(panel, entries, column * WIDTH, tops[column], scale, reference)
         tops[column] += HEAD + len(entries) * (BAR + GAP)
     return _document(title, columns * WIDTH + 10, max(tops) + 10, parts)
+
+
+def save(file: Path, svg: str) -> None:
+    """Write a picture, in a new folder if need be.
+
+    Raises:
+        ParameterError: it cannot be written there.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise ParameterError(f"--picture={file}: cannot be written ({error.strerror}); give another file") from None
 
 
 def _document(title: str, width: int, height: int, parts: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -89,7 +89,7 @@ def compare(
 def _decode(lm: LanguageModel, prompts: Sequence[list[int]], new: int, draft: str | None) -> list[Generation]:
     results: list[Generation] = []
     room = lm.checkpoint.decoder.shape.context_length
-    given = {} if draft is None else {"draft": draft, "governor": False}
+    given: dict[str, Any] = {} if draft is None else {"draft": draft, "governor": False}
     for start in range(0, len(prompts), TOGETHER):
         chosen = [prompt[: room - new] for prompt in prompts[start : start + TOGETHER]]
         results += lm.generate(chosen, "greedy", max_new_tokens=new, eos_token_id=[], **given)

@@ -18,8 +18,8 @@ from treille.bench.shapes import SHAPES, TITLES, checkpoint
 from treille.bench.texts import CODE, Text, completed, task_texts
 from treille.drafters import parse, registry
 from treille.errors import ParameterError
+from treille.hooks import DraftCounts
 from treille.language_model import load
-from treille.strategy import DraftCounts
 from treille.train.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from treille.bench import rows
 from treille.bench.answer_shapes import shape
 from treille.bench.arguments import Parser, progress
-from treille.bench.bars import grouped
+from treille.bench.bars import grouped, save
 from treille.bench.entries import Entry, parse
 from treille.bench.measure import Summary
 from treille.bench.rows import Row, environment
@@ -340,7 +340,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         _measure(options)
     if options.picture is not None:
-        options.picture.write_text(picture(rows.read(options.out)), encoding="utf-8")
+        save(options.picture, picture(rows.read(options.out)))
         print(f"{options.picture}: drawn")
     for document in options.fill or ():
         print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")

@@ -6,7 +6,8 @@ A *source* is what the user writes: a frozen description such as ``regex("[a-z]+
 
 The contract of every constraint, tested by enumeration in ``tests/laws``:
 
-* ``advance(s, t) is not None`` iff bit ``t`` of the mask of ``s`` is set, with drafts and without;
+* ``advance(s, t) is not None`` iff bit ``t`` of the mask of ``s`` is set, with drafts and without; of a *loose*
+  constraint only if it is set, and every token has to be checked by `advance`;
 * end-of-sequence tokens are set, all of them, iff ``is_final(s)``; after one of them the mask is empty;
 * padding ids and special tokens are never set, unless the source names a special token.
 """
@@ -34,6 +35,14 @@ class Constraint(Protocol[S]):
     def vocabulary(self) -> Vocabulary:
         """The vocabulary it is compiled for."""
 
+    @property
+    def loose(self) -> bool:
+        """Whether masks may allow tokens that `advance` refuses, so that every token has to be checked by it."""
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """What the source asks for and this constraint does not enforce, because its user allowed that."""
+
     def start(self) -> S:
         """The state of the empty text."""
 
@@ -59,6 +68,9 @@ class Constraint(Protocol[S]):
     def forced(self, state: S) -> tuple[int, ...]:
         """The tokens that must follow: as long as the mask has one bit. Appending them changes no law."""
 
+    def expected(self, state: S) -> tuple[int, ...]:
+        """The likely spelling of bytes that must follow although their tokens are free: a draft, and no promise."""
+
     def is_final(self, state: S) -> bool:
         """Whether the text may end here."""
 
@@ -70,6 +82,29 @@ class Constraint(Protocol[S]):
 
     def text(self, state: S) -> bytes:
         """The text of a state; used in messages."""
+
+    def refusal(self, state: S) -> str:
+        """Why `advance` refuses a token that the mask of `state` allows; empty if it refuses none."""
+
+
+class Exact:
+    """What constraints have in common whose masks allow exactly what `advance` does.
+
+    Attributes:
+        loose: no.
+        unenforced: nothing is left out.
+    """
+
+    loose: bool = False
+    unenforced: tuple[str, ...] = ()
+
+    def refusal(self, state: Any) -> str:  # noqa: ARG002 - the protocol's signature
+        """Nothing is refused that a mask allows."""
+        return ""
+
+    def expected(self, state: Any) -> tuple[int, ...]:  # noqa: ARG002
+        """Nothing is known beyond what is forced."""
+        return ()
 
 
 def count_accepted(constraint: Constraint[S], state: S, tokens: Sequence[int]) -> int:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from treille.constraints.base import Constraint, Source
     from treille.tree import Node
 
+_SHOWN = 120
+"""Characters of a source in messages."""
+
 
 class Binding:
     """What may follow each node of a run. States live exactly as long as their nodes.
@@ -32,7 +35,24 @@ class Binding:
         self.constraint = constraint
         self._tip = tip.length
         self._states: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
+        self._refused: WeakKeyDictionary[Node, set[int]] = WeakKeyDictionary()
         self._states[tip] = constraint.start()
+
+    @property
+    def name(self) -> str:
+        """The source, for messages."""
+        written = repr(self.source)
+        return written if len(written) <= _SHOWN else written[:_SHOWN] + "…"
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """What the source asks for and nothing enforces, because its user allowed that."""
+        return self.constraint.unenforced
+
+    def expected(self, node: Node) -> tuple[int, ...]:
+        """The likely spelling of what must follow `node`."""
+        state = self.state(node)
+        return () if state is None else self.constraint.expected(state)
 
     def state(self, node: Node) -> Any | None:
         """The state after the text up to `node`, None where the constraint does not allow that text."""
@@ -49,6 +69,22 @@ class Binding:
             self._states[below] = state
         return state
 
+    @property
+    def loose(self) -> bool:
+        """Whether masks allow too much, so that a token must be checked by `admits`."""
+        return self.constraint.loose
+
+    def admits(self, node: Node, token: int) -> bool:
+        """Whether this one token may follow `node`."""
+        state = self.state(node)
+        if state is None or token in self._refused.get(node, ()):
+            return False
+        return self.constraint.advance(state, token) is not None
+
+    def refuse(self, node: Node, token: int) -> None:
+        """Never allow `token` after `node` again: it led to a dead end."""
+        self._refused.setdefault(node, set()).add(token)
+
     def allows(self, node: Node) -> bool:
         """Whether the text up to `node` can be continued or ended."""
         return self.state(node) is not None
@@ -61,6 +97,9 @@ class Binding:
         self.constraint.masks([states[i] for i in known], words)
         allowed = np.zeros((len(nodes), self.constraint.vocabulary.width), np.bool_)
         allowed[known] = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, : allowed.shape[1]]
+        for row, node in enumerate(nodes):
+            if node in self._refused:
+                allowed[row, list(self._refused[node])] = False
         return allowed
 
     def forced(self, node: Node) -> tuple[int, ...]:
@@ -81,7 +120,10 @@ class Binding:
         """The error of a node after which no token is allowed; says where."""
         text = bytes(b"".join(self.constraint.vocabulary.tokens[t] for t in node.path[self._tip :].tolist()))
         shown = text.decode("utf-8", "replace")
+        state = self.state(node)
+        reason = "" if state is None else self.constraint.refusal(state)
+        because = f" ({reason})" if reason else ""
         return NoTokenLeft(
-            f"constraint {self.source!r}: no token may follow {shown[-60:]!r}; loosen the constraint, or remove what "
-            "takes its tokens away (bad_words_ids, logit_bias of -inf …)"
+            f"constraint {self.name}: no token may follow {shown[-60:]!r}{because}; loosen the constraint, or remove "
+            "what takes its tokens away (bad_words_ids, logit_bias of -inf …)"
         )

@@ -22,6 +22,10 @@ MEMORY = 1 << 30
 """Bytes of address space of the trial."""
 
 
+class TooLarge(ParameterError):
+    """A grammar needs more time or memory to compile than it may have."""
+
+
 def check_bounded(grammar: str, vocabulary: Vocabulary, name: str) -> None:
     """Nothing, if `grammar` is small or compiles within the limits.
 
@@ -31,7 +35,8 @@ def check_bounded(grammar: str, vocabulary: Vocabulary, name: str) -> None:
         name: What messages call the source.
 
     Raises:
-        ParameterError: It does not compile, or not within the limits.
+        TooLarge: It does not compile within the limits.
+        ParameterError: It does not compile.
     """
     if len(grammar) <= SMALL:
         return
@@ -50,8 +55,8 @@ def check_bounded(grammar: str, vocabulary: Vocabulary, name: str) -> None:
     try:
         trial = subprocess.run(command, input=task, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        raise ParameterError(f"{too_large} {SECONDS} s to compile; {way_out}") from error
+        raise TooLarge(f"{too_large} {SECONDS} s to compile; {way_out}") from error
     if trial.returncode:
-        raise ParameterError(f"{too_large} {MEMORY >> 20} MiB to compile; {way_out}")
+        raise TooLarge(f"{too_large} {MEMORY >> 20} MiB to compile; {way_out}")
     if message := json.loads(trial.stdout):
         raise ParameterError(f"{name}: {first_line(message)}")

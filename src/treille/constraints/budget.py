@@ -75,6 +75,16 @@ class BudgetConstraint(Generic[S]):
         """The vocabulary of the inner constraint."""
         return self.inner.vocabulary
 
+    @property
+    def loose(self) -> bool:
+        """Whether the inner constraint is."""
+        return self.inner.loose
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """What the inner constraint does not enforce."""
+        return self.inner.unenforced
+
     def start(self) -> Budgeted[S]:
         """The empty text, with the whole budget."""
         return Budgeted(self._root, self.limit, self.limit, self._plan)
@@ -116,6 +126,10 @@ class BudgetConstraint(Generic[S]):
         """The tokens that the inner constraint forces: every completion holds them, so they fit."""
         return self.inner.forced(state.inner)[: state.left]
 
+    def expected(self, state: Budgeted[S]) -> tuple[int, ...]:
+        """The spelling that the inner constraint expects, where the limit is far."""
+        return self.inner.expected(state.inner) if self._is_far(state) else ()
+
     def is_final(self, state: Budgeted[S]) -> bool:
         """Whether the text may end here."""
         return self.inner.is_final(state.inner)
@@ -129,6 +143,12 @@ class BudgetConstraint(Generic[S]):
     def text(self, state: Budgeted[S]) -> bytes:
         """The text of a state."""
         return self.inner.text(state.inner)
+
+    def refusal(self, state: Budgeted[S]) -> str:
+        """What the inner constraint says, or that the limit is near."""
+        if self._is_far(state) or self._fitting(state):
+            return self.inner.refusal(state.inner)
+        return f"no completion within the {state.left} tokens that are left of max_new_tokens={self.limit} was found"
 
     def _is_far(self, state: Budgeted[S]) -> bool:
         """Whether any token may follow without a look at what completes the text after it."""

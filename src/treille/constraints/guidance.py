@@ -22,7 +22,7 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
-from treille.constraints.base import Tokenization
+from treille.constraints.base import Exact, Tokenization
 from treille.constraints.bounded import check_bounded
 from treille.constraints.closing import Step, shortest_closing, spell_steps
 from treille.constraints.messages import first_line, shorten
@@ -136,7 +136,7 @@ class _Line:
         self.at = length
 
 
-class GuidanceConstraint:
+class GuidanceConstraint(Exact):
     """A language that llguidance recognizes, for one vocabulary.
 
     Args:
@@ -243,6 +243,14 @@ class GuidanceConstraint:
             matcher.consume_token(token)
         return tuple(tokens)
 
+    def expected(self, state: State) -> tuple[int, ...]:
+        """The tokenizer's spelling of the bytes that must follow, without its last token, which may be cut short."""
+        if state.before is not None:
+            return ()
+        with state.line.lock:
+            text = state.line.seek(state.length).compute_ff_bytes()
+        return self.vocabulary.spell(text)[:-1] if len(text) > 1 else ()
+
     def is_final(self, state: State) -> bool:
         """Whether the text may end here."""
         if state.before is not None:
@@ -254,10 +262,13 @@ class GuidanceConstraint:
         """Tokens that complete the text, few of them; see `treille.constraints.closing`."""
         if state.before is not None:
             return ()
-        with state.line.lock:
-            matcher = state.line.seek(state.length).deep_copy()
-        steps = shortest_closing(_MatcherProbe(matcher, self.vocabulary), self._hints)
+        steps = shortest_closing(self.probe(state), self._hints)
         return None if steps is None else spell_steps(self, state, steps)
+
+    def probe(self, state: State) -> "MatcherProbe":
+        """The text of a state, for a search of what completes it."""
+        with state.line.lock:
+            return MatcherProbe(state.line.seek(state.length).deep_copy(), self.vocabulary)
 
     def text(self, state: State) -> bytes:
         """The text of a state."""
@@ -317,7 +328,7 @@ class GuidanceConstraint:
             )
 
 
-class _MatcherProbe:
+class MatcherProbe:
     """A matcher of its own, moved by bytes that are tokens."""
 
     def __init__(self, matcher: llguidance.LLMatcher, vocabulary: Vocabulary) -> None:
@@ -343,14 +354,14 @@ class _MatcherProbe:
             self._possible = values[possible].tobytes()
         return self._possible
 
-    def then(self, step: Step) -> "_MatcherProbe | None":
+    def then(self, step: Step) -> "MatcherProbe | None":
         """The text with `step` appended, None where it may not follow."""
         ids = self._vocabulary.ids
         tokens = [step] if isinstance(step, int) else [ids.get(bytes([byte]), (-1,))[0] for byte in step]
         if -1 in tokens:
             return None
         matcher = self._matcher.deep_copy()
-        return _MatcherProbe(matcher, self._vocabulary) if matcher.try_consume_tokens(tokens) == len(tokens) else None
+        return MatcherProbe(matcher, self._vocabulary) if matcher.try_consume_tokens(tokens) == len(tokens) else None
 
 
 def compile_grammar(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from treille.constraints.base import Tokenization, count_accepted
+from treille.constraints.base import Exact, Tokenization, count_accepted
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
@@ -102,7 +102,7 @@ class Reached(NamedTuple):
     ended: bool = False
 
 
-class BeginningConstraint:
+class BeginningConstraint(Exact):
     """Free text that begins with a prefix.
 
     Args:

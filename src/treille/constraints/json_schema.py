@@ -1,17 +1,28 @@
-"""JSON documents: any object, or those that a JSON Schema describes."""
+"""JSON documents: any object, or those that a JSON Schema describes.
+
+llguidance's mask enforces what it can express. For what it cannot, the schema is widened to one that it can, and the
+incremental validator of `treille.constraints.json` runs beside it. No keyword is dropped without a word: what neither
+of the two can enforce is refused, or with ``strict=False`` listed in the output's stats.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from treille.constraints.guidance import Grammar
-from treille.constraints.lark import GrammarSource, check_unicode
+from treille.constraints.base import Constraint, Tokenization
+from treille.constraints.bounded import TooLarge
+from treille.constraints.guidance import Grammar, compile_grammar
+from treille.constraints.independent import check_document
+from treille.constraints.json import Enforcement
+from treille.constraints.json_plan import Plan, Whitespace, plan_of, report_of, with_options
+from treille.constraints.json_superset import superset
+from treille.constraints.lark import GrammarSource, check_unicode, quoted
+from treille.constraints.layered import LayeredConstraint, dead_from_the_start
+from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
-Whitespace = Literal["any", "compact"] | int
-_BLANKS = r"[\x20\x0A\x0D\x09]"
 _DEFAULT_WHITESPACE = 32
 _MOST_WHITESPACE = 1000
 
@@ -23,11 +34,17 @@ class JsonSchema(GrammarSource):
     Attributes:
         text: the schema as compact JSON.
         whitespace: how much of it may stand between the parts of a document.
+        ordered: whether properties come in the schema's order.
+        strict: whether a keyword that cannot be enforced is an error.
+        prefix: what comes before the document.
         model: the pydantic model that the schema was made from, which `parse` returns an object of.
     """
 
     text: str
     whitespace: Whitespace = _DEFAULT_WHITESPACE
+    ordered: bool = True
+    strict: bool = True
+    prefix: str = ""
     model: Any = field(default=None, compare=False)
 
     @property
@@ -41,16 +58,59 @@ class JsonSchema(GrammarSource):
         return json.loads(self.text)
 
     def grammar(self) -> Grammar:
-        """One rule that is the schema."""
-        schema = self.schema
-        if not isinstance(schema, dict):
-            schema = {"allOf": [schema]}  # options need an object to stand in
-        options: dict[str, Any] = {"json_allow_general_unicode_escapes": True}
-        if self.whitespace == "compact":
-            options["whitespace_flexible"] = False
-        elif self.whitespace != "any":
-            options["whitespace_pattern"] = f"{_BLANKS}{{0,{self.whitespace}}}"
-        return Grammar(f"start: %json {json.dumps({**schema, 'x-guidance': options})}")
+        """One rule that is the schema, for use inside other grammars.
+
+        Raises:
+            ParameterError: The grammar alone does not enforce the schema.
+        """
+        plan = self._plan()
+        if plan.program is not None:
+            raise ParameterError(
+                f"json_schema inside another grammar: {plan.reason} needs more than a grammar; leave it out there, or "
+                "use the schema as the constraint itself"
+            )
+        return self._grammar(plan.schema)
+
+    def compile(self, vocabulary: Vocabulary, tokenization: Tokenization = "any") -> Constraint[Any]:
+        """The constraint for a vocabulary: a mask, with the validator beside it where the schema needs it.
+
+        Raises:
+            SchemaRefused: A keyword cannot be enforced; names it.
+            ParameterError: The schema is too large, or no document satisfies it.
+        """
+        try:
+            whole = superset(self.schema, ordered=self.ordered)
+            if not whole.lost:
+                return compile_grammar(self._grammar(whole.schema), vocabulary, tokenization, self.name)
+        except TooLarge:
+            raise
+        except RecursionError as error:
+            raise ParameterError("json_schema: nested too deeply; use $defs and $ref") from error
+        except ParameterError:  # llguidance does not take it as it is
+            pass
+        plan = self._plan()
+        mask = compile_grammar(self._grammar(plan.schema), vocabulary, tokenization, self.name)
+        if plan.program is None:
+            mask.unenforced = plan.unenforced
+            return mask
+        layered = LayeredConstraint(mask, plan.program, len(self.prefix.encode()), plan.unenforced)
+        if not self.prefix and (reason := dead_from_the_start(layered)):
+            raise ParameterError(f"{self.name}: no document satisfies it ({reason}); loosen it")
+        return layered
+
+    def report(self) -> list[Enforcement]:
+        """Who enforces which keyword: the mask, the second layer, or nobody because it is refused.
+
+        `reason` tells where the mask departs from the standard, such as the order of properties.
+
+        Raises:
+            ParameterError: The schema is nested too deeply.
+        """
+        return report_of(self.text, self.whitespace, ordered=self.ordered)
+
+    def prefixed(self, prefix: str) -> "JsonSchema":
+        """The documents with `prefix` before each."""
+        return replace(self, prefix=prefix + self.prefix)
 
     def parse(self, text: str) -> Any:
         """The document as Python values, or as an object of the pydantic model.
@@ -58,16 +118,39 @@ class JsonSchema(GrammarSource):
         Raises:
             ValueError: It is not a document of this schema (of the model's own validators, for instance).
         """
+        text = text.removeprefix(self.prefix)
         return json.loads(text) if self.model is None else self.model.model_validate_json(text)
 
+    def check(self, text: str) -> None:
+        """Nothing, if the package `jsonschema` finds that a finished text satisfies the schema.
 
-def json_schema(schema: Any, *, whitespace: Whitespace = _DEFAULT_WHITESPACE) -> JsonSchema:
+        Raises:
+            InternalError: It does not.
+        """
+        if not self._plan().unenforced:
+            check_document(self.text, text.removeprefix(self.prefix))
+
+    def _plan(self) -> Plan:
+        return plan_of(self.text, self.whitespace, ordered=self.ordered, strict=self.strict)
+
+    def _grammar(self, schema: Any) -> Grammar:
+        """The rule of a schema, after the prefix."""
+        document = f"%json {json.dumps(with_options(schema, self.whitespace))}"
+        return Grammar(f"start: {quoted(self.prefix, self.name)} {document}" if self.prefix else f"start: {document}")
+
+
+def json_schema(
+    schema: Any, *, whitespace: Whitespace = _DEFAULT_WHITESPACE, ordered: bool = True, strict: bool = True
+) -> JsonSchema:
     """The JSON documents that satisfy a schema.
 
     Args:
         schema: A dict or a bool, the path of a file, or a pydantic model class.
         whitespace: Characters of whitespace that may stand in one place between the parts of a document: a number,
             ``"any"``, or ``"compact"``, which is none.
+        ordered: Properties come in the order in which the schema lists them, which is fast. False: in any order.
+        strict: A keyword that cannot be enforced is an error. False: it is left out, and the output's
+            ``stats.unenforced`` names it.
 
     Raises:
         ParameterError: It is not a schema, or cannot be read.
@@ -88,7 +171,7 @@ def json_schema(schema: Any, *, whitespace: Whitespace = _DEFAULT_WHITESPACE) ->
             f"json_schema: {type(schema).__name__} is not a schema; give a dict, a bool, the path of a file, "
             "or a pydantic model class"
         )
-    return JsonSchema(_written(schema), whitespace, model)
+    return JsonSchema(_written(schema), whitespace, ordered, strict, model=model)
 
 
 def json_object(*, whitespace: Whitespace = _DEFAULT_WHITESPACE) -> JsonSchema:

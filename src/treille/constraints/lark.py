@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from treille.constraints.base import Tokenization
-from treille.constraints.guidance import Grammar, GuidanceConstraint, compile_grammar
+from treille.constraints.base import Constraint, Tokenization
+from treille.constraints.guidance import Grammar, compile_grammar
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
@@ -29,7 +29,7 @@ class GrammarSource(ABC):
             ParameterError: The description is wrong.
         """
 
-    def compile(self, vocabulary: Vocabulary, tokenization: Tokenization = "any") -> GuidanceConstraint:
+    def compile(self, vocabulary: Vocabulary, tokenization: Tokenization = "any") -> Constraint[Any]:
         """The constraint for a vocabulary.
 
         Raises:

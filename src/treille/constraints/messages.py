@@ -4,9 +4,12 @@ import re
 
 
 def first_line(message: str) -> str:
-    """The first line of llguidance's message, without the position in the grammar that was built around the source."""
-    line = next(iter(message.strip().splitlines()), "no reason given")
-    return re.sub(r"^(at )?\d+\(\d+\): ", "", line)[:300]
+    """What llguidance's message says, in one line, without places in the grammar that was built around the source."""
+    lines = [line.strip() for line in message.strip().splitlines()] or ["no reason given"]
+    first = re.sub(r"^(at )?\d+\(\d+\): ", "", lines[0])
+    # A regular expression's error is drawn under it: the reason stands on a line of its own.
+    reasons = [line for line in lines[1:] if line.startswith("error: ")]
+    return " ".join([first[:300], *reasons[:1]])
 
 
 def shorten(text: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from treille.constraints.base import Tokenization, count_accepted
+from treille.constraints.base import Exact, Tokenization, count_accepted
 from treille.constraints.choices import distinct
 from treille.constraints.lark import check_unicode
 from treille.constraints.vocabulary import Vocabulary
@@ -83,7 +83,7 @@ def trie(texts: Iterable[str]) -> Trie:
     return Trie(kept)
 
 
-class TrieConstraint(ABC, Generic[T]):
+class TrieConstraint(Exact, ABC, Generic[T]):
     """A finite language as a sorted list of entries: bytes, or tokens.
 
     Args:

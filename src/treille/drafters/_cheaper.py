@@ -98,7 +98,9 @@ def layered(host: Host, name: str, least: int = 2) -> Shape:
             "from a checkpoint directory of a supported family, or take another drafter"
         )
     if shape.layers < least:
-        raise ParameterError(f"draft={name!r}: the target has {shape.layers} layers, {least} are needed; take another drafter")
+        raise ParameterError(
+            f"draft={name!r}: the target has {shape.layers} layers, {least} are needed; take another drafter"
+        )
     return shape
 
 
@@ -111,5 +113,7 @@ def exits_of(name: str, layers: int, given: Sequence[int] | None, default: Seque
     chosen = tuple(default if given is None else given)
     whole = all(isinstance(e, int) and not isinstance(e, bool) and 1 <= e <= layers for e in chosen)
     if not chosen or not whole or list(chosen) != sorted(set(chosen)):
-        raise ParameterError(f"draft: {name}={given}: give ascending numbers of layers from 1 to {layers}, such as [1,2]")
+        raise ParameterError(
+            f"draft: {name}={given}: give ascending numbers of layers from 1 to {layers}, such as [1,2]"
+        )
     return chosen

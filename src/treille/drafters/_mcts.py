@@ -17,7 +17,7 @@ _UNVISITED = 1e12
 """Above every other bound."""
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def search(
     weights: NDArray[np.float32],
     links: NDArray[np.int32],
@@ -30,8 +30,8 @@ def search(
 ) -> NDArray[np.int32]:
     """The nodes of the search tree, int32 `[nodes, 6]`, parents first; node 0 is the root.
 
-    An iteration selects by PUCT, expands a node by all its successors and steps into the heaviest, rolls out to `depth` tokens by weight, and gives
-    1 + the sum of the weights on the way to every node of the path.
+    An iteration selects by PUCT, expands a node by all its successors and steps into the heaviest, rolls out to `depth`
+    tokens by weight, and gives 1 + the sum of the weights on the way to every node of the path.
 
     Args:
         weights: `[rows, most]`, 0 where there is no successor.
@@ -62,7 +62,7 @@ def search(
     return nodes[:used]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _best(nodes: Any, value: Any, weights: Any, node: int, exploration: float, damping: float) -> int:
     """The child of the largest `mean + c · prior · sqrt(N) / (1 + n)`; one without visits goes first, by its prior."""
     visits = nodes[node, VISITS]
@@ -73,10 +73,10 @@ def _best(nodes: Any, value: Any, weights: Any, node: int, exploration: float, d
         bound = value[child] / n + rate * prior / (1 + n) if n else _UNVISITED * (1 + prior)
         if bound > most:
             best, most = child, bound
-    return best
+    return int(best)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _expand(nodes: Any, weights: Any, links: Any, node: int, used: int) -> int:
     """Add all successors; the number of nodes then."""
     row = nodes[node, ROW]
@@ -91,7 +91,7 @@ def _expand(nodes: Any, weights: Any, links: Any, node: int, used: int) -> int:
     return used
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _rollout(weights: Any, links: Any, row: int, steps: int, state: Any) -> Any:
     """The sum of the weights of up to `steps` successors drawn by weight, and the generator's next state."""
     score = 0.0
@@ -112,7 +112,7 @@ def _rollout(weights: Any, links: Any, row: int, steps: int, state: Any) -> Any:
     return score, state
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _back_up(nodes: Any, value: Any, weights: Any, node: int, score: float) -> None:
     """Give every node of the path a visit and the path's score."""
     score, above = score + 1, node

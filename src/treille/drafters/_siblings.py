@@ -16,7 +16,7 @@ from treille.drafters._models import draft_shape
 from treille.drafters._vocabulary import Trim
 from treille.drafters.base import Drafter
 from treille.requests import Forward, Probabilities, Readout, Sample, Top, TopK
-from treille.sampling.verify import without
+from treille.sampling.verify import categorical, without
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -65,11 +65,18 @@ class Draws:
         self.random = random
         self.position = position
         self._draw = 0
+        self._shared: dict[int, NDArray[np.float64]] = {}
 
     def token(self, q: NDArray[Any]) -> int:
         """A draw from `q`."""
         self._draw += 1
         return categorical(self.random, q, self.position, "draft", self._draw)
+
+    def shared(self, position: int, size: int) -> NDArray[np.float64]:
+        """The Gumbel noise `[size]` by which the target draws at a position; the nodes of a level have it in common."""
+        if position not in self._shared:
+            self._shared[position] = self.random.gumbel(position, "sample", size)
+        return self._shared[position]
 
     def uniform(self, purpose: str) -> float:
         """A number in [0, 1)."""
@@ -214,7 +221,7 @@ class Source:
             pick = categorical(self.run.random, law, node.length, "sample")
             return _after(pick, float(q[pick]), dict(zip(*_largest(q, q, most), strict=True)), most)
         # The target takes the largest log p + noise, so the candidates are the largest log q + the same noise.
-        noise = self.run.random.gumbel(node.length, "sample", len(q))
+        noise = self.draws.shared(node.length, len(q))
         with np.errstate(divide="ignore"):
             scores = np.log(q) + noise
         shares = np.exp(scores - scores.max())
@@ -224,6 +231,9 @@ class Source:
 
 def _largest(scores: NDArray[np.float64], values: NDArray[np.float64], most: int) -> tuple[list[int], list[float]]:
     """The ids of the `most` largest scores with positive value, best first, the lowest id first on ties."""
+    if most == 1:
+        best = int(scores.argmax())
+        return [best], [float(values[best])]
     most = min(most, len(scores))
     ids = np.argpartition(-scores, most - 1)[:most]
     ids = ids[values[ids] > 0]
@@ -236,16 +246,6 @@ def _after(pick: int, q: float, ranked: dict[int, float], most: int) -> Chosen:
     others = [token for token in ranked if token != pick][: most - 1]
     beliefs = [AGREE + (1 - AGREE) * q, *((1 - AGREE) * ranked[token] for token in others)]
     return Chosen([pick, *others], beliefs)
-
-
-def categorical(random: Random, q: NDArray[Any], position: int, purpose: str, draw: int = 0) -> int:
-    """An index with probability `q`, which sums to one: `Random.categorical`, without a loop where q is of floats."""
-    if q.dtype == object:
-        return random.categorical(tuple(q), position, purpose, draw)
-    reached = q.cumsum()
-    at = reached.searchsorted(random.uniform(position, purpose, draw) * reached[-1], side="right")
-    # u * total may round up to total; the last token with mass is the first that reaches the total.
-    return int(min(at, reached.searchsorted(reached[-1])))
 
 
 class TreeDrafter(Drafter):

@@ -46,7 +46,7 @@ def reference_paths() -> list[RankPath]:
 def grown_paths(size: int, k: int) -> list[RankPath]:
     """The `size` nodes with the largest product of prior rates, with at most `k` children each."""
     found: list[RankPath] = []
-    waiting = [(-_rate(0), (0,))]
+    waiting: list[tuple[float, RankPath]] = [(-_rate(0), (0,))]
     while len(found) < size:
         score, path = heapq.heappop(waiting)
         found.append(path)
@@ -84,7 +84,9 @@ def template_paths(template: Any, k: int) -> list[RankPath]:
         needed += [(*path[:-1], path[-1] - 1)] if path[-1] else []
         for missing in needed:
             if missing not in known:
-                raise ParameterError(f"draft: template: node {list(path)} needs {list(missing)} before it; add that one")
+                raise ParameterError(
+                    f"draft: template: node {list(path)} needs {list(missing)} before it; add that one"
+                )
     return sorted(known, key=lambda path: (len(path), path))
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 NOWHERE = -1
@@ -57,7 +59,7 @@ class Trigrams:
 
     def add(self, first: int, second: int, third: int, weight: float) -> None:
         """Add `weight` to a tri-gram's, up to the cap."""
-        if len(self._rows) + 2 > self.pairs:
+        if len(self._rows) + 2 > self.pairs and not self.weight(first, second, third):
             return
         row = self._ensure(first, second)
         at = self._place(row, third)
@@ -80,8 +82,56 @@ class Trigrams:
             self.tokens, self.weights, self.links = (np.concatenate(pair) for pair in zip(old, blank, strict=True))
         return row
 
+    @staticmethod
+    def counted(texts: Iterable[NDArray[Any]], vocab_size: int, most: int, cap: float) -> Trigrams:
+        """The tri-grams of a corpus, with their relative frequencies among those of a pair as weights.
+
+        Of every pair the `most` heaviest successors are kept, and of the pairs the most frequent.
+
+        Args:
+            texts: token ids; one that is no smaller than `vocab_size` separates documents.
+            vocab_size: number of token ids.
+            most: as of the class.
+            cap: as of the class.
+        """
+        codes, counts = _counts(texts, vocab_size)
+        table = Trigrams(most, cap)
+        pair, starts = np.unique(codes // vocab_size, return_index=True)
+        totals = np.add.reduceat(counts, starts) if len(starts) else counts
+        frequent = np.argsort(-totals, kind="stable")[: table.pairs // 2]
+        ends = np.append(starts[1:], len(codes))
+        for at in frequent.tolist():
+            first, second = divmod(int(pair[at]), vocab_size)
+            span = slice(starts[at], ends[at])
+            for best in np.argsort(-counts[span], kind="stable")[:most].tolist():
+                third = int(codes[span][best]) % vocab_size
+                table.add(first, second, third, float(counts[span][best] / totals[at]))
+        return table
+
+    def copy(self) -> Trigrams:
+        """A table of the same contents that learns by itself."""
+        other = Trigrams(self.most, self.cap, self.pairs)
+        other._rows = dict(self._rows)
+        other.tokens, other.weights, other.links = self.tokens.copy(), self.weights.copy(), self.links.copy()
+        return other
+
     def read(self, text: NDArray[Any], weight: float) -> None:
         """Add `weight` to every tri-gram of `text`."""
         tokens = text.tolist()
         for trigram in zip(tokens, tokens[1:], tokens[2:], strict=False):
             self.add(*trigram, weight)
+
+
+def _counts(texts: Iterable[NDArray[Any]], vocab_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every tri-gram as one number, in order, and how often it occurs."""
+    codes, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+    for text in texts:
+        tokens = text.astype(np.int64)
+        if len(tokens) < 3:
+            continue
+        trigrams = np.lib.stride_tricks.sliding_window_view(tokens, 3)
+        a, b, c = trigrams[(trigrams < vocab_size).all(1)].T
+        found, times = np.unique((a * vocab_size + b) * vocab_size + c, return_counts=True)
+        codes, where = np.unique(np.concatenate((codes, found)), return_inverse=True)
+        counts = np.bincount(where, np.concatenate((counts, times))).astype(np.int64)
+    return codes, counts

@@ -8,6 +8,7 @@ import numpy as np
 
 from treille.draft_tree import DraftTree
 from treille.drafters._checks import at_least
+from treille.drafters._datastore import Datastore
 from treille.drafters._learning import Learning, fits
 from treille.drafters._trigrams import NOWHERE, Trigrams
 from treille.drafters.base import drafter
@@ -31,6 +32,7 @@ class aded(Learning[Trigrams]):  # noqa: N801 - one name in five places
     def __init__(
         self,
         host: Host,
+        datastore: str = "",
         iterations: int = 150,
         depth: int = 4,
         paths: int = 24,
@@ -49,11 +51,20 @@ class aded(Learning[Trigrams]):  # noqa: N801 - one name in five places
         self.successors, self.gain, self.cap, self.paths = successors, gain, cap, paths
         self._search = search
         self._how = iterations, depth, exploration, damping
-        super().__init__(host, f"aded:{successors},{cap}", warm=warm)
+        self.datastore = datastore
+        super().__init__(host, f"aded:{datastore},{successors},{cap}", warm=warm)
 
     def empty(self) -> Trigrams:
-        """No tri-grams."""
-        return Trigrams(self.successors, self.cap)
+        """The tri-grams of the datastore, none without one."""
+        if not self.datastore:
+            return Trigrams(self.successors, self.cap)
+        key = f"aded: corpus {self.datastore},{self.successors},{self.cap}"
+        if key not in self.host.memory:
+            texts = (chunk.tokens for chunk in Datastore.open(self.datastore, self.host).chunks)
+            size = self.host.target.vocab_size
+            self.host.memory[key] = Trigrams.counted(texts, size, self.successors, self.cap)
+        corpus: Trigrams = self.host.memory[key]
+        return corpus.copy()
 
     def observe(self, seen: Observation) -> None:
         """Every tri-gram of the text is counted once, when its last token is committed."""

@@ -7,8 +7,8 @@ from math import exp
 from typing import TYPE_CHECKING, Any
 
 from treille.draft_tree import DraftTree
-from treille.drafters._checks import at_least, between
 from treille.drafters._cheaper import Cheaper, grow_chain, layered
+from treille.drafters._checks import at_least, between
 from treille.drafters._siblings import Draws
 from treille.drafters.base import Drafter, drafter
 from treille.requests import Exits, Layers
@@ -42,7 +42,9 @@ class Agreement:
     @property
     def threshold(self) -> float:
         """Halfway between the mean confidences of mismatches (0 before the first one) and of matches (1)."""
-        means = [c / n if n else unknown for c, n, unknown in zip(self.confidence, self.counts, (0.0, 1.0), strict=True)]
+        means = [
+            c / n if n else unknown for c, n, unknown in zip(self.confidence, self.counts, (0.0, 1.0), strict=True)
+        ]
         return sum(means) / 2
 
     def decay(self, factor: float) -> None:
@@ -134,8 +136,3 @@ class dynamic_exit(Drafter):  # noqa: N801 - one name in five places; `del` is a
     def _compare(self, choices: Sequence[Choice]) -> None:
         for exit_, choice in zip(self.exits.values(), choices[:-1], strict=True):
             exit_.add(choice, choices[-1])
-
-    def share(self, origin: Drafter) -> None:
-        """Branches learn together."""
-        assert isinstance(origin, dynamic_exit)
-        self.exits = origin.exits

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from treille.draft_tree import DraftTree
-from treille.drafters._checks import at_least, between
 from treille.drafters._cheaper import Cheaper, exits_of, grow_chain, layered
+from treille.drafters._checks import at_least, between
 from treille.drafters._siblings import Draws
 from treille.drafters.base import Drafter, drafter
 from treille.requests import Layers

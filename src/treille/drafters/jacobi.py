@@ -14,6 +14,7 @@ from treille.requests import Argmax
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from treille.draft_tree import Law
     from treille.drafters.base import Budget, Host, Observation
     from treille.strategy import Run
     from treille.tree import Node
@@ -28,7 +29,8 @@ class jacobi(Lookup):  # noqa: N801 - one name in five places
         at_least(1, window=window)
         self.window = window
         self._drafted: Sequence[int] = ()  # the last window
-        self._guesses: Sequence[int] = ()  # the target's picks for the positions after the text
+        self._answers: Sequence[Any] = ()  # of the target, for the positions after the text
+        self.wants = (Argmax(),)
 
     def lookup(self, run: Run, node: Node, budget: Budget) -> DraftTree:
         """The picks of the last step beyond the text, then tokens of the text where there is none yet."""
@@ -36,21 +38,23 @@ class jacobi(Lookup):  # noqa: N801 - one name in five places
         self.wants = (Argmax() if run.rejecting else run.choose,)
         tree, ends = DraftTree(node), run.limits.eos_token_ids
         for at in range(min(self.window, budget.rows, budget.depth)):
-            known = at < len(self._guesses)
-            token = self._guesses[at] if known else filler(node.path, node.length + at, ends)
-            tree.add(at, token)
+            if at < len(self._answers):
+                token, law = self._guess(run, self._answers[at], node.length, at)
+            else:
+                token, law = filler(node.path, node.length + at, ends), None
+            tree.add(at, token, law)
             if token in ends:
                 break
         self._drafted = tree.path(tree.size)
         return tree
 
-    def observe(self, seen: Observation) -> None:
-        """Keep the picks at the nodes beyond the new text: they stand where the next window does."""
-        self._guesses = [reading[0].token for reading in self._beyond(seen)]
+    def _guess(self, run: Run, answer: Any, position: int, at: int) -> tuple[int, Law | None]:  # noqa: ARG002
+        """The token for place `at` of the window, and the law that it was drawn from."""
+        return answer.token, None
 
-    def _beyond(self, seen: Observation) -> Sequence[Any]:
-        """The target's answers at the window's nodes from the one on that took the place of the text's last token."""
-        if seen.tree is None:
-            return ()
-        told = [seen.readings[at] for at in chain(seen.tree, self._drafted)[len(seen.accepted) :]]
-        return list(itertools.takewhile(lambda reading: reading is not None, told))
+    def observe(self, seen: Observation) -> None:
+        """Keep the answers at the window's nodes that stand where the next window does, beyond the new text."""
+        self._answers = ()
+        if seen.tree is not None:
+            told = [seen.readings[at] for at in chain(seen.tree, self._drafted)[len(seen.accepted) :]]
+            self._answers = [reading[0] for reading in itertools.takewhile(bool, told) if reading]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from treille.draft_tree import DraftTree
-from treille.drafters._checks import at_least, between
 from treille.drafters._cheaper import Cheaper, grow_chain, layered
+from treille.drafters._checks import at_least, between
 from treille.drafters._siblings import Draws
 from treille.drafters.base import Drafter, drafter
 from treille.errors import ParameterError
@@ -30,7 +30,8 @@ def kept_layers(layers: int, speedup: float) -> list[int]:
     count = int(layers / speedup)
     if count < 2:
         raise ParameterError(
-            f"draft: speedup={speedup:g} leaves {count} of {layers} layers, at least 2 are needed; give at most {layers / 2:g}"
+            f"draft: speedup={speedup:g} leaves {count} of {layers} layers, at least 2 are needed; give at most "
+            f"{layers / 2:g}"
         )
     interval = layers // (count - 1)
     between_ends = [layer for layer in range(1, layers - 1) if layer % interval == 0][: count - 2]

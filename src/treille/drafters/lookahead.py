@@ -72,8 +72,8 @@ class lookahead(Lookup):  # noqa: N801 - one name in five places
     def lookup(self, run: Run, node: Node, budget: Budget) -> DraftTree:
         """Guesses for at most half of the rows, and as many columns of the window as fit into the others.
 
-        The first tokens of the columns are a chain, and the rest of a column hangs below its own: a token sees the first
-        iteration up to its column and the earlier iterations of the column, so the window is a tree like any other.
+        The first tokens of the columns are a chain, and the rest of a column hangs below its own: a token sees the
+        first iteration up to its column, and the earlier ones of the column. So the window is a tree like any other.
         """
         tree, ends = DraftTree(node), run.limits.eos_token_ids
         high = self.n - 1
@@ -82,8 +82,8 @@ class lookahead(Lookup):  # noqa: N801 - one name in five places
                 break
             tree.add_chain(_cut(guess[: budget.depth], ends))
         self._drafted = max(0, min(self.window, (budget.rows - tree.size) // high, budget.depth - high + 1))
-        for column in range(len(self._columns), self._drafted):
-            begin = node.length + column
+        for place in range(len(self._columns), self._drafted):
+            begin = node.length + place
             self._columns.append(Column(tuple(filler(node.path, begin + row, ends) for row in range(high))))
         above = 0
         for column in self._columns[: self._drafted]:

@@ -64,14 +64,17 @@ class rasd(TreeDrafter):  # noqa: N801 - one name in five places
         self._store = Datastore.open(datastore, host)
 
     def propose(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, DraftTree]:
-        """The draft model's best nodes, then the retrieved ones by their score."""
+        """The draft model's best nodes, then the retrieved ones by their score; rows left over are the model's."""
         rows = min(self.rows, budget.rows)
         found = yield from self._beam_search(run, node, budget)
         guess = self._retrieved(node, budget, found, rows)
         tree = DraftTree(node)
-        own = max(round(self.share_of_model * rows), rows - len(guess.tokens))
+        own = round(self.share_of_model * rows)
         found.plant(tree, found.best(own))
         guess.plant(tree, run.limits.eos_token_ids, rows)
+        while tree.size < rows and own < len(found.tokens):  # what both proposed is computed once
+            own += rows - tree.size
+            found.plant(tree, found.best(own))
         return tree
 
     def _beam_search(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, Candidates]:

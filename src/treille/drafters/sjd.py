@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from treille.draft_tree import DraftTree, Law
-from treille.drafters._windows import filler
+from treille.draft_tree import Law
 from treille.drafters.base import drafter
 from treille.drafters.jacobi import jacobi
-from treille.requests import Probabilities
+from treille.requests import Choice, Probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from treille.drafters.base import Budget, Host, Observation
+    from treille.draft_tree import DraftTree
+    from treille.drafters.base import Budget, Host
     from treille.strategy import Run
     from treille.tree import Node
 
@@ -32,34 +28,20 @@ class sjd(jacobi):  # noqa: N801 - one name in five places
 
     def __init__(self, host: Host, window: int = 16) -> None:
         super().__init__(host, window)
-        self._laws: Sequence[NDArray[Any]] = ()  # the target's, for the positions after the text
 
     def lookup(self, run: Run, node: Node, budget: Budget) -> DraftTree:
-        """A draw from every law of the last step beyond the text, then tokens of the text.
-
-        The draws are made afresh here, independent of each other and of what was accepted, so the law of each given
-        all that is known before it is the one it was drawn from, and rule V3 holds at every position.
-        """
-        if not run.rejecting:
-            return super().lookup(run, node, budget)
-        self.wants = (Probabilities(),)
-        tree, ends = DraftTree(node), run.limits.eos_token_ids
-        for at in range(min(self.window, budget.rows, budget.depth)):
-            if at < len(self._laws):
-                q = self._laws[at]
-                token = run.random.categorical(tuple(q), node.length, "draft", at)
-                tree.add(at, token, Law(q))
-            else:
-                token = filler(node.path, node.length + at, ends)
-                tree.add(at, token)
-            if token in ends:
-                break
-        self._drafted = tree.path(tree.size)
+        """A draw from every law of the last step beyond the text, then tokens of the text."""
+        tree = super().lookup(run, node, budget)
+        if run.rejecting:
+            self.wants = (Probabilities(),)
         return tree
 
-    def observe(self, seen: Observation) -> None:
-        """Keep the laws at the nodes beyond the new text: they stand where the next window does."""
-        if self.wants == (Probabilities(),):
-            self._laws = [reading[0] for reading in self._beyond(seen)]
-        else:
-            super().observe(seen)
+    def _guess(self, run: Run, answer: Any, position: int, at: int) -> tuple[int, Law | None]:
+        """A draw from a law of the last step.
+
+        Draws are made here, afresh for every step and place, so they depend neither on each other nor on what was
+        accepted: given all that is known before it, a token's law is the one it was drawn from, and rule V3 holds.
+        """
+        if not run.rejecting or isinstance(answer, Choice):
+            return super()._guess(run, answer, position, at)
+        return run.random.categorical(tuple(answer), position, "draft", at), Law(answer)

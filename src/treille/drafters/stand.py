@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,66 +9,18 @@ import numpy as np
 from treille.draft_tree import DraftTree, Law
 from treille.drafters._checks import at_least
 from treille.drafters._learning import Learning, fits
-from treille.drafters._templates import Template, template_paths
+from treille.drafters._ngram_laws import Laws, likeliest, ordered
 from treille.drafters.base import drafter
 from treille.requests import Probabilities, TopK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
+    from treille.drafters._ngram_laws import Entry
     from treille.drafters._templates import Filled
     from treille.drafters.base import Budget, Host, Observation
     from treille.strategy import Run
     from treille.tree import Node
-
-Context = tuple[int, ...]
-
-
-@dataclass(slots=True)
-class Entry:
-    """The law after an n-gram, averaged over `count` sights of it: the likeliest tokens, best first."""
-
-    weights: dict[int, Any]
-    count: int = 1
-
-    def add(self, law: dict[int, Any], k: int) -> None:
-        """Average `law` in, `(count · weights + law) / (count + 1)`, and keep the k likeliest."""
-        old, new = self.weights, self.count + 1
-        mixed = {token: (self.count * old.get(token, 0) + law.get(token, 0)) / new for token in {**old, **law}}
-        best = sorted(mixed.items(), key=lambda item: (-item[1], item[0]))[:k]
-        self.weights, self.count = dict(best), new
-
-
-class Laws:
-    """Entries by n-gram, the oldest n-gram forgotten first, and the shape of the trees."""
-
-    def __init__(self, sizes: Sequence[int], k: int, entries: int, template: Any) -> None:
-        self.sizes = sizes
-        self.k = k
-        self.most = entries
-        self.entries: dict[Context, Entry] = {}
-        self.template = Template(template_paths(template, k))
-
-    def learn(self, context: Context, law: dict[int, Any]) -> None:
-        """Average `law` into the entry of every n-gram that ends `context`."""
-        for n in self.sizes:
-            if n <= len(context):
-                key = context[-n:]
-                if (entry := self.entries.get(key)) is not None:
-                    entry.add(law, self.k)
-                else:
-                    self.entries[key] = Entry(law)
-        while len(self.entries) > self.most:
-            del self.entries[next(iter(self.entries))]
-
-    def find(self, context: Context) -> Entry | None:
-        """The entry of the longest n-gram that ends `context`."""
-        for n in self.sizes:
-            if n <= len(context) and (entry := self.entries.get(context[-n:])) is not None:
-                return entry
-        return None
 
 
 @drafter(
@@ -84,11 +34,11 @@ class stand(Learning[Laws]):  # noqa: N801 - one name in five places
         self,
         host: Host,
         n_max: int = 4,
-        n_min: int = 2,
+        n_min: int = 1,
         k: int = 10,
         template: Any = 80,
         entries: int = 200_000,
-        every_node: bool = False,
+        every_node: bool = True,
         warm: bool = True,
     ) -> None:
         at_least(1, n_min=n_min, k=k, entries=entries)
@@ -135,9 +85,7 @@ class stand(Learning[Laws]):  # noqa: N801 - one name in five places
             return self._drawn(run, entry, tree.nodes[0].length, draws)
         return ((token, None) for token in ordered(run, entry, node.length, self.host.target.vocab_size))
 
-    def _drawn(
-        self, run: Run, entry: Entry, position: int, draws: Iterator[int]
-    ) -> Iterator[tuple[int, Law | None]]:
+    def _drawn(self, run: Run, entry: Entry, position: int, draws: Iterator[int]) -> Iterator[tuple[int, Law | None]]:
         """Draws without replacement, one at a time, with their law."""
         exact = next(iter(entry.weights.values()))
         q = np.zeros(self.host.target.vocab_size, np.float64 if isinstance(exact, float) else object)
@@ -161,28 +109,3 @@ class stand(Learning[Laws]):  # noqa: N801 - one name in five places
                 context = tuple(seen.tree.nodes[at].path[-self.sizes[0] :].tolist())
                 self.table.learn(context, likeliest(reading[0], self.k))
         self.table.template.count(self._filled, seen.tree, seen.accepted)
-
-
-def ordered(run: Run, entry: Entry, position: int, vocab_size: int) -> list[int]:
-    """An entry's tokens, the one first that the target's own noise at `position` would draw from it.
-
-    Matching asks for the target's draw, and two draws with one noise agree more often than the likeliest token does:
-    with Gumbel noise the whole order is the noisy one, as in the paper; with one uniform number its draw comes first.
-    """
-    tokens = list(entry.weights)
-    if not run.do_sample:
-        return tokens
-    if run.gumbel:
-        noise = run.random.gumbel(position, "sample", vocab_size)
-        return sorted(tokens, key=lambda token: -(math.log(entry.weights[token]) + noise[token]))
-    by_id = sorted(tokens)  # the order of the target's cumulative sum
-    first = by_id[run.random.categorical([entry.weights[token] for token in by_id], position, "sample")]
-    return [first, *(token for token in tokens if token != first)]
-
-
-def likeliest(reading: Any, k: int) -> dict[int, Any]:
-    """Probabilities of the k likeliest tokens, best first; exact where the reading is."""
-    if not isinstance(reading, np.ndarray):
-        return {token: math.exp(logprob) for token, logprob in zip(reading.tokens, reading.logprobs, strict=True)}
-    best = np.argsort(-reading, kind="stable")[:k]
-    return {int(token): reading[token] for token in best if reading[token] > 0}

@@ -100,7 +100,9 @@ class token_recycling(Learning[Candidates]):  # noqa: N801 - one name in five pl
             return
         kept = (0, *seen.accepted)
         order = [at for at in range(len(seen.tree.nodes)) if at not in kept]
-        told = [(seen.tree.nodes[at].token, reading[0].tokens) for at in (*order, *kept) if (reading := seen.readings[at])]
+        told = [
+            (seen.tree.nodes[at].token, reading[0].tokens) for at in (*order, *kept) if (reading := seen.readings[at])
+        ]
         if told:
             self.table.learn(*zip(*told, strict=True))
         self.table.template.count(self._filled, seen.tree, seen.accepted)

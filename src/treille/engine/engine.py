@@ -22,11 +22,12 @@ from treille.drafters.governor import Governor
 from treille.engine import readouts
 from treille.engine.batch import Packer, by_layers, is_long
 from treille.engine.instruments import ForwardReport, Instrument
-from treille.engine.job import Group, Job, Pending, Task, is_output, scored_text
+from treille.engine.job import Group, Job, Pending, Task, is_output
 from treille.engine.masking import Masks
 from treille.engine.races import losers, winner
 from treille.engine.refusals import refusal
 from treille.engine.runner import one_thread
+from treille.engine.scoring import scored
 from treille.engine.variant import variant_of
 from treille.errors import CapacityError, DecodingError, ParameterError, StrategyError
 from treille.requests import Argmax, Call, Forward, Gather, Race, Sample, Score
@@ -300,26 +301,16 @@ class Engine:
     # --- scores and calls ---------------------------------------------------------------------------------------------
 
     def _score(self) -> None:
-        """Call each scorer once with the texts of every run that waits for it."""
+        """Answer every `Score` that waits."""
         waiting, self._scores = self._scores, []
-        by_scorer: dict[int, list[tuple[Task, Score]]] = {}
-        for entry in waiting:
-            by_scorer.setdefault(id(entry[1].scorer), []).append(entry)
-        for entries in by_scorer.values():
-            try:
-                texts = [scored_text(task.job.run, node) for task, score in entries for node in score.nodes]
-                values = [float(value) for value in entries[0][1].scorer(texts)]
-                if len(values) != len(texts):
-                    raise DecodingError(f"the scorer returned {len(values)} values for {len(texts)} texts")  # noqa: TRY301
-            except Exception as failure:  # noqa: BLE001 - a scorer's failure belongs to the runs that asked
-                self._ready.extend((task, None, failure) for task, _ in entries)
+        for task, score, found in scored(waiting):
+            if isinstance(found, Exception):
+                self._ready.append((task, None, found))
                 continue
-            for task, score in entries:
-                task.job.stats.scored += len(score.nodes)
-                own, values = values[: len(score.nodes)], values[len(score.nodes) :]
-                for instrument in self.instruments:
-                    instrument.scored(task.job, score.nodes, own)
-                self._ready.append((task, own, None))
+            task.job.stats.scored += len(score.nodes)
+            for instrument in self.instruments:
+                instrument.scored(task.job, score.nodes, found)
+            self._ready.append((task, found, None))
 
     def _collect_calls(self) -> None:
         """Take what worker threads have finished."""

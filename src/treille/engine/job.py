@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from treille.errors import Cancelled
-from treille.requests import ScoredText
-from treille.strategy import DraftCounts, Hypothesis, Output
+from treille.hooks import DraftCounts
+from treille.strategy import Hypothesis, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from treille.requests import Forward, Request
     from treille.sampling.chain import Chain
     from treille.strategy import Configured, Run
-    from treille.tree import Node
 
 
 @dataclass(slots=True)
@@ -114,13 +113,6 @@ def is_output(value: object) -> bool:
     if not isinstance(value, Output) or not value.candidates:
         return False
     return all(isinstance(candidate, Hypothesis) for candidate in value.candidates)
-
-
-def scored_text(run: Run, node: Node) -> ScoredText:
-    """What a scorer sees of a node."""
-    prompt = "" if run.codec is None else run.codec.decode(run.tip.path.tolist())
-    text = "" if run.codec is None else run.text(node)
-    return ScoredText(prompt, text, tuple(node.path[run.tip.length :].tolist()))
 
 
 class Task:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from treille.engine.readouts import Reading
-    from treille.strategy import Constrained
+    from treille.hooks import Constrained
     from treille.tree import Node
 
 

@@ -19,9 +19,10 @@ from treille.testing.table import Letters, TableModel, Tokens
 from treille.tree import Node
 
 if TYPE_CHECKING:
+    from treille.hooks import Constrained
     from treille.requests import Scorer
     from treille.sampling.chain import Chain
-    from treille.strategy import Codec, Constrained
+    from treille.strategy import Codec
 
 Models: TypeAlias = TableModel | Mapping[str, TableModel]
 Driven: TypeAlias = Configured | Callable[[Run], Generator[Request, Any, Any]]

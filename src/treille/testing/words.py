@@ -36,7 +36,7 @@ class Words:
 
 
 class BoundWords:
-    """`Words` for one run; see `treille.strategy.Constrained`."""
+    """`Words` for one run; see `treille.hooks.Constrained`."""
 
     def __init__(self, words: Words, start: int) -> None:
         self._words = words

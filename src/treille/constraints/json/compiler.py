@@ -48,6 +48,7 @@ class Compiler:
         root = self.node(self._library.root, ())
         while self._waiting:
             node, location, scope = self._waiting.pop()
+            noted = len(self.report)
             try:
                 if isinstance(location.value, dict):
                     self._fill(node, location, scope)
@@ -55,11 +56,17 @@ class Compiler:
                     kind = type(location.value).__name__
                     raise refusal(location, "", f"a schema is an object or a boolean, not {kind}")
             except SchemaRefused as reason:
-                self.refused.append(reason)
-                self.report.append(Enforcement(reason.pointer, reason.keyword, "refused", reason.reason))
+                self._refuse(reason, noted)
         if not self.refused:
             self._refuse_loops()
         return root
+
+    def _refuse(self, reason: SchemaRefused, noted: int) -> None:
+        """Notes a refusal, in place of what has been noted about its keyword since the entry `noted`."""
+        self.refused.append(reason)
+        place = (reason.pointer, reason.keyword)
+        self.report[noted:] = [entry for entry in self.report[noted:] if (entry.pointer, entry.keyword) != place]
+        self.report.append(Enforcement(*place, "refused", reason.reason))
 
     def node(self, location: Location, scope: Scope) -> Node:
         """The node of a schema in a dynamic scope; it is filled later."""
@@ -82,14 +89,14 @@ class Compiler:
         """Compiles the keywords of one schema into its node."""
         draft = location.resource.draft
         if draft == Draft.DRAFT_7 and "$ref" in location.value:  # its siblings mean nothing there
-            self._note(location, {"$ref"}, "next to $ref, ignored by draft 7")
+            self._note(node, location, {"$ref"}, "next to $ref, ignored by draft 7")
             node.in_place = (self._reference(location, scope),)
             return
         active = {keyword for keyword in location.value if keyword in ASSERTIONS and since(keyword, draft)}
         if not location.resource.validates:
             active -= VALIDATION
         reader = Reader(self, location, scope, active, formats=self._formats)
-        self._note(location, active, "", reader.annotation_reason)
+        self._note(node, location, active, "", reader.annotation_reason)
         self._types(node, location, active)
         reader.strings(node)
         node.number = reader.numbers(integer="type" in active and self._integers_only(location))
@@ -100,15 +107,15 @@ class Compiler:
             if keyword in active:
                 self._constants(node, location, keyword)
 
-    def _note(self, location: Location, active: set[str], other: str, annotation: Any = None) -> None:
+    def _note(self, node: Node, location: Location, active: set[str], other: str, annotation: Any = None) -> None:
         """Adds the schema's keywords to the report."""
         for keyword in location.value:
             reason = annotation(keyword) if annotation is not None and keyword in active else ""
             if keyword in active and not reason:
-                self.report.append(Enforcement(location.name, keyword, "second layer"))
+                self.report.append(Enforcement(node.where, keyword, "second layer"))
             else:
                 why = reason or other or _why_annotation(keyword, location.resource)
-                self.report.append(Enforcement(location.name, keyword, "annotation", why))
+                self.report.append(Enforcement(node.where, keyword, "annotation", why))
 
     def _types(self, node: Node, location: Location, active: set[str]) -> None:
         """`type`."""

@@ -31,6 +31,8 @@ METASCHEMAS: Mapping[str, Draft] = {
     "https://json-schema.org/draft/2019-09/schema": Draft.DRAFT_2019_09,
     "https://json-schema.org/draft/2020-12/schema": Draft.DRAFT_2020_12,
 }
+# Pointers are kept for every schema: without a limit, deep nesting would cost memory in proportion to its square.
+MAX_POINTER = 2000
 _VALIDATION = "/vocab/validation"
 _FORMAT_ASSERTION = "/vocab/format-assertion"
 
@@ -100,6 +102,9 @@ class Location:
         """The location of a member or an item."""
         step = token.replace("~", "~0").replace("/", "~1") if isinstance(token, str) else str(token)
         pointer = f"{self.pointer}/{step}"
+        if len(pointer) > MAX_POINTER:
+            reason = f"schemas are nested so deep that a pointer has more than {MAX_POINTER} characters"
+            raise SchemaRefused(f"{self.document.uri}#{pointer[:80]}…", "", reason)
         owner = self.document.owners.get(pointer, self.resource)
         return Location(self.document, pointer, self.value[token], owner)
 

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import calendar
 import importlib.util
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,6 +120,27 @@ def is_regex(text: str) -> bool:
         parse(text, syntax_only=True)
     except PatternError:
         return False
+    return True
+
+
+def _refuse(name: str) -> None:
+    """Refuses `NaN` and the infinities, which are no JSON."""
+    raise ValueError(name)
+
+
+def is_content(text: str, encoding: str | None, media_type: str | None) -> bool:
+    """Whether `text` is what `contentEncoding` and `contentMediaType` of draft 7 say; base64 and JSON are known."""
+    content: str | bytes = text
+    if encoding == "base64":
+        try:
+            content = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            return False
+    if media_type == "application/json":
+        try:
+            json.loads(content, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return False
     return True
 
 

@@ -18,8 +18,10 @@ _SINCE_2019 = frozenset({
 _ONLY_2020 = frozenset({"$dynamicRef", "prefixItems"})
 _ONLY_2019 = frozenset({"$recursiveRef"})
 _BEFORE_2020 = frozenset({"additionalItems"})
+# Later drafts made them annotations.
+_ONLY_7 = frozenset({"contentEncoding", "contentMediaType"})
 
-ASSERTIONS = _ALWAYS | _SINCE_2019 | _ONLY_2020 | _ONLY_2019 | _BEFORE_2020
+ASSERTIONS = _ALWAYS | _SINCE_2019 | _ONLY_2020 | _ONLY_2019 | _BEFORE_2020 | _ONLY_7
 
 # Keywords of the validation vocabulary; a metaschema may leave them out.
 VALIDATION = frozenset({
@@ -37,6 +39,8 @@ def since(keyword: str, draft: Draft) -> bool:
         return draft == Draft.DRAFT_2020_12
     if keyword in _ONLY_2019:
         return draft == Draft.DRAFT_2019_09
+    if keyword in _ONLY_7:
+        return draft == Draft.DRAFT_7
     if keyword in _BEFORE_2020:
         return draft < Draft.DRAFT_2020_12
     return True

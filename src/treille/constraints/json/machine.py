@@ -250,11 +250,12 @@ class Cursor:
         found = lexer.NUMBER_BYTES.match(data, at)
         assert found is not None
         if found.end() > at:
-            self.scalar = after = advance_digits(scalar, found[0].decode())
-            if len(after.text) > values.MAX_DIGITS:
+            text = scalar.text + found[0].decode()
+            if len(text) > values.MAX_DIGITS:
                 self._no_json(f"a number has more than {values.MAX_DIGITS} characters")
-            if lexer.NUMBER_PREFIX.fullmatch(after.text) is None:
-                self._no_json(f"{after.text[:40]!r} is no number")
+            if lexer.NUMBER_PREFIX.fullmatch(text) is None:
+                self._no_json(f"{text[:40]!r} is no number")
+            self.scalar = after = advance_digits(scalar, text)
             if after.failed != scalar.failed:
                 self._scalar_check(after)
         if found.end() < end:

@@ -71,6 +71,7 @@ class Plan:
             asked = node.kinds != ALL_KINDS or any(node.asks(kind) for kind in Kind)
             passed |= 0 if asked else bit
         self.failed, self.passed = self.evaluate(impossible, passed)
+        self._reach = self._reaches()
         self._sites: dict[Kind, Site] = {}
 
     def _step(self, step: InPlace, place: dict[Node, int]) -> Step:
@@ -80,6 +81,24 @@ class Plan:
         if step.operator in {Operator.ALL, Operator.ANY, Operator.ONE}:
             masks = (sum(masks),)
         return Step(step.operator, masks, trigger, step.keyword)
+
+    def _reaches(self) -> list[int]:
+        """Per entry the entries whose evaluated names and items may become its own, itself included."""
+        reach: list[int] = []
+        operators = dict(self.steps)
+        for index in range(len(self.nodes)):
+            found = 1 << index
+            for step in operators.get(1 << index, ()) if self.unevaluated else ():
+                if step.operator != Operator.NOT:
+                    for other in bits(sum(set(step.masks))):
+                        found |= reach[other]
+            reach.append(found)
+        return reach
+
+    def may_cover(self, bit: int, cover: int, failed: int) -> bool:
+        """Whether an entry may come to have looked at a member that the entries `cover` look at."""
+        reach = self._reach[bit.bit_length() - 1]
+        return bool(reach & ~failed & (cover | self.unevaluated & ~bit))
 
     def site(self, kind: Kind) -> Site:
         """The plan for values of one type."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treille.constraints.json import machine
 from treille.constraints.json.compiler import Compiler
-from treille.constraints.json.documents import Draft, Library
+from treille.constraints.json.documents import Draft, Library, SchemaRefused
 from treille.constraints.json.frames import Digits, Frame, Scalar, Text
 from treille.constraints.json.machine import Cursor, Rejected
+from treille.constraints.json.report import Enforcement
 from treille.constraints.json.uses import Plans
 from treille.errors import ParameterError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from treille.constraints.json.nodes import ArrayRules, Node, ObjectRules
     from treille.constraints.json.plans import Use
-    from treille.constraints.json.report import Enforcement, Violation
+    from treille.constraints.json.report import Violation
 
 MAX_DEPTH = 128
 
@@ -105,7 +106,11 @@ def _compile(
     if max_depth < 1:
         msg = f"max_depth={max_depth!r}: a document needs at least one level"
         raise ParameterError(msg)
-    compiler = Compiler(Library(schema, registry, None if draft is None else Draft(draft)), formats=formats)
+    try:
+        library = Library(schema, registry, None if draft is None else Draft(draft))
+    except SchemaRefused as refused:
+        return None, ([Enforcement(refused.pointer, refused.keyword, "refused", refused.reason)], refused)
+    compiler = Compiler(library, formats=formats)
     root = compiler.compile()
     if compiler.refused:
         return None, (compiler.report, compiler.refused[0])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from treille.constraints.json import values
 from treille.constraints.json.automaton import Pattern, pattern
 from treille.constraints.json.checks import Formatted, Length, Matching, Members, NumberCheck
 from treille.constraints.json.documents import Draft, Location, Resource, refusal
-from treille.constraints.json.formats import FORMATS, missing_package
+from treille.constraints.json.formats import FORMATS, Format, is_content, missing_package
 from treille.constraints.json.nodes import ArrayRules, InPlace, Kind, Node, ObjectRules, Operator
 from treille.constraints.json.patterns import PatternError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from treille.constraints.json.values import Number
 
 
+_CONTENT = {"contentEncoding": "base64", "contentMediaType": "application/json"}
 _ARRAY_KEYWORDS = ("minItems", "maxItems", "uniqueItems", "prefixItems", "items", "contains", "unevaluatedItems")
 _OBJECT_KEYWORDS = (
     "minProperties", "maxProperties", "required", "dependentRequired", "dependencies", "properties",
@@ -63,6 +65,10 @@ class Reader:
             return "formats are not asserted (formats=False)"
         if keyword == "format" and schema["format"] not in FORMATS:
             return f"the format {schema['format']!r} is not known"
+        if keyword in _CONTENT and not self._formats:
+            return "contents are not asserted (formats=False)"
+        if keyword in _CONTENT and schema[keyword] != _CONTENT[keyword]:
+            return f"{schema[keyword]!r} is not known"
         if keyword in {"then", "else"} and "if" not in schema:
             return "there is no if"
         if keyword in {"minContains", "maxContains"} and "contains" not in schema:
@@ -140,7 +146,15 @@ class Reader:
                 raise refusal(self._at, "format", f"{name!r} needs the package {package}: pip install {package}")
             format_ = FORMATS[name]
             found.append(Formatted(format_, pattern(format_.shape) if format_.shape else None))
-        node.strings = tuple(found)
+        node.strings = (*found, *self._content())
+
+    def _content(self) -> Iterator[StringCheck]:
+        """`contentEncoding` and `contentMediaType`."""
+        known = [keyword for keyword in _CONTENT if self.has(keyword) and not self.annotation_reason(keyword)]
+        if known:
+            encoding, media_type = (_CONTENT[keyword] if keyword in known else None for keyword in _CONTENT)
+            check = partial(is_content, encoding=encoding, media_type=media_type)
+            yield Formatted(Format(check), None, known[-1])
 
     def _pattern(self, keyword: str, text: Any) -> Pattern:
         """A pattern as an automaton."""

@@ -76,13 +76,12 @@ def finish_text(scalar: Text) -> tuple[Text, str]:
     return after, text
 
 
-def advance_digits(scalar: Digits, piece: str) -> Digits:
-    """The number after some of its characters."""
-    after = Digits(scalar.use, scalar.site, scalar.text + piece, scalar.failed, scalar.causes)
-    if len(after.text) <= values.MAX_DIGITS:
-        for bit, check in scalar.site.numbers:
-            if not after.failed & bit and (keyword := check.hopeless(after.text)):
-                _fail(after, bit, keyword, f"no number that starts with {after.text[:40]} is allowed")
+def advance_digits(scalar: Digits, text: str) -> Digits:
+    """The number whose text so far is `text`."""
+    after = Digits(scalar.use, scalar.site, text, scalar.failed, scalar.causes)
+    for bit, check in scalar.site.numbers:
+        if not after.failed & bit and (keyword := check.hopeless(text)):
+            _fail(after, bit, keyword, f"no number that starts with {text[:40]} is allowed")
     return after
 
 

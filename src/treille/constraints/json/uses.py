@@ -51,15 +51,20 @@ class Plans:
         key = (name, failed, triggered << 1 | collect)
         found = site.uses.get(key)
         if found is None:
-            wanted = site.plan.needed(*site.plan.evaluate(failed, site.passed & ~failed, triggered))
+            outcome = site.plan.evaluate(failed, site.passed & ~failed, triggered)
+            wanted = site.plan.needed(*outcome)
             asked = _Asked()
             for bit, rules in site.objects:
                 if bit & wanted:
                     covered = _member(asked, rules, bit, name)
                     covered = covered and site.plan.nodes[bit.bit_length() - 1].annotates
                     asked.cover |= bit if covered else 0
-                    if rules.unevaluated is not None and not covered:
+            for bit, rules in site.objects:
+                if bit & wanted & ~asked.cover and rules.unevaluated is not None:
+                    if site.plan.may_cover(bit, asked.cover, outcome[0]):
                         asked.unevaluated(rules.unevaluated, bit)
+                    else:
+                        asked.must(rules.unevaluated, bit, "unevaluatedProperties")
             found = site.keep(key, asked.use(self, collect=collect))
         return found
 
@@ -69,7 +74,8 @@ class Plans:
         key = (index, failed, int(collect))
         found = site.uses.get(key)
         if found is None:
-            wanted = site.plan.needed(*site.plan.evaluate(failed, site.passed & ~failed))
+            outcome = site.plan.evaluate(failed, site.passed & ~failed)
+            wanted = site.plan.needed(*outcome)
             asked = _Asked()
             slots = {bit: slot for slot, (bit, _) in enumerate(site.contains)}
             for bit, rules in site.arrays:
@@ -82,8 +88,13 @@ class Plans:
                     asked.cover |= bit if site.plan.nodes[bit.bit_length() - 1].annotates else 0
                 if rules.contains is not None:
                     asked.contains(rules.contains, slots[bit])
-                if rules.unevaluated is not None and node is None:
-                    asked.unevaluated(rules.unevaluated, bit)
+            matching = sum(bit for bit, rules in site.contains if rules.contains_annotates)
+            for bit, rules in site.arrays:
+                if bit & wanted & ~asked.cover and rules.unevaluated is not None:
+                    if site.plan.may_cover(bit, asked.cover | matching, outcome[0]):
+                        asked.unevaluated(rules.unevaluated, bit)
+                    else:
+                        asked.must(rules.unevaluated, bit, "unevaluatedItems")
             found = site.keep(key, asked.use(self, collect=collect))
         return found
 
