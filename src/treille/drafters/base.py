@@ -135,7 +135,8 @@ class Drafter:
 
         One forward. A drafter that works on while the target computes has its own.
         """
-        return (yield Forward(tree.nodes, wants, may_fail=True))
+        results: list[Any] = yield Forward(tree.nodes, wants, may_fail=True)
+        return results
 
     def observe(self, seen: Observation) -> None:
         """Learn what was committed, and what the target said of the draft."""
