@@ -15,6 +15,13 @@
     └── InternalError                  a bug of Treille: please report it
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class TreilleError(Exception):
     """Base of all exceptions of this package."""
@@ -47,9 +54,9 @@ class BatchError(DecodingError):
         results: one entry per prompt: its `Generation`, or the exception that ended it.
     """
 
-    def __init__(self, message: str, results: list[object]) -> None:
+    def __init__(self, message: str, results: Sequence[Any]) -> None:
         super().__init__(message)
-        self.results = results
+        self.results = list(results)
 
 
 class NoTokenLeft(DecodingError):

@@ -16,7 +16,7 @@ from treille.drafters.base import Host
 from treille.drafters.speculation import FORCED, Nothing, Speculation
 from treille.engine.engine import Engine
 from treille.engine.runner import ModelRunner
-from treille.errors import CapacityError, ParameterError
+from treille.errors import BatchError, CapacityError, ParameterError
 from treille.models.cpu_stack import accelerate
 from treille.models.decoder import Decoder
 from treille.models.loader import adapt_model, load_checkpoint
@@ -217,11 +217,14 @@ class LanguageModel:
                     self.engine.cancel(job)
                 raise
         self._drive(jobs)
-        results = [
-            generation(job, None if recorder is None else recorder.trace)
-            for job, recorder in zip(jobs, recorders, strict=True)
-        ]
-        return results if many else results[0]
+        traces = [None if recorder is None else recorder.trace for recorder in recorders]
+        if not many:
+            return generation(jobs[0], traces[0])
+        failures = [job.error for job in jobs if job.error is not None]
+        results = [job.error or generation(job, trace) for job, trace in zip(jobs, traces, strict=True)]
+        if failures:
+            raise BatchError(f"{len(failures)} of {len(jobs)} prompts failed: {failures[0]}", results) from failures[0]
+        return results
 
     def stream(self, prompt: Prompt, strategy: StrategyLike = None, *, trace: bool = False, **options: Any) -> Stream:
         """Decode one prompt and iterate over its text as it settles; `.result` is the `Generation` afterwards.
@@ -242,11 +245,14 @@ class LanguageModel:
         chosen = _configure(strategy, options)
         tokens = self.encode(prompt)
         settings = resolve(chosen, len(tokens), self._defaults)
+        source, limits = settings.constraint, settings.limits
+        if settings.heal:
+            tokens, source = self._library.healed(tokens, source, limits.eos_token_ids)
         draft = self._speculation(settings)
         bind = None
-        if settings.constraint is not None:
-            ends = settings.limits.eos_token_ids
-            bind = self._library.binder(settings.constraint, settings.tokenization, ends)
+        if source is not None:
+            close = limits.max_new_tokens if settings.close else None
+            bind = self._library.binder(source, settings.tokenization, limits.eos_token_ids, close)
 
         def start(trace: bool, settled: Callable[[Node], None] | None) -> tuple[Job, Recorder | None]:
             tip = Node.root(tokens)
@@ -278,7 +284,7 @@ class LanguageModel:
         A constraint is speculated for without a drafter too: what it forces needs no forward of its own.
         """
         drafting = settings.drafting
-        if drafting is None and settings.constraint is None:
+        if drafting is None and settings.constraint is None and not settings.heal:
             return None
         host = Host(
             self.checkpoint.decoder.shape,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from treille.drafters.base import _plain, _split
+from treille.drafters.base import read_plain, split_commas
 from treille.errors import ParameterError
 from treille.options import split
 from treille.strategies.self_consistency import last_number
@@ -101,13 +101,13 @@ def parse(text: str) -> Entry:
     name, _, rest = text.partition(":")
     info = registry[name.strip()]
     given: dict[str, Any] = {}
-    for part in filter(None, _split(rest)):
+    for part in filter(None, split_commas(rest)):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise ParameterError(f"{text!r}: {part!r} is no key=value; write {name}:key=value,key=value")
         if key in RESERVED:
             raise ParameterError(f"{text!r}: {key} is set by {RESERVED[key]}")
-        given[key] = _vote(text, value) if key == "extract" else _plain(value)
+        given[key] = _vote(text, value) if key == "extract" else read_plain(value)
     judge = given.pop("judge", None)
     if judge is not None:
         _check_judge(text, info, judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 
 from treille.bench import rows
 from treille.bench.arguments import LEAST_REPEATS, Parser, progress, repeats_of, work_folder
-from treille.bench.bars import bars
+from treille.bench.bars import bars, save
 from treille.bench.equality import compare
 from treille.bench.measure import Summary, alternate, ratios, timed
 from treille.bench.rows import Row, environment
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         rows.show(rows.read(options.out))
     if options.picture is not None:
-        options.picture.write_text(picture(rows.read(options.out)), encoding="utf-8")
+        save(options.picture, picture(rows.read(options.out)))
         print(f"{options.picture}: drawn")
     for document in options.fill or ():
         print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
@@ -137,7 +138,7 @@ def _subject(options: argparse.Namespace) -> Subject:
             raise ParameterError(
                 f"--tasks={options.tasks}: there is no task {name!r}; choose from {', '.join(TASKS)}, code"
             )
-    count, new = (2, 8) if options.quick else (options.texts, options.new)
+    count, new = 2 if options.quick else options.texts, _new(options)
     bundled = load(prefix_cache=False)
     texts = {name: task_texts(bundled, name, count, new) for name in names}
     if options.model == "bundled":
@@ -180,14 +181,14 @@ def _task(
             rate = [emitted[name] / s for s in seconds[name]]
             found.append(
                 Row(
-                    case=f"speculate, batch {batch}",
+                    case=_case(options, batch),
                     figure=f"{name} on {task}",
                     model=subject.name,
                     dtype=str(subject.lm.checkpoint.decoder.shape.dtype).removeprefix("torch."),
                     device="cpu",
                     batch=batch,
                     prompt=tuple(len(text.prompt) for text in texts),
-                    new=(options.new,),
+                    new=(_new(options),),
                     repeats=repeats,
                     unit="tokens/s",
                     value=Summary.of(rate),
@@ -201,8 +202,22 @@ def _task(
                 )
             )
     for name, reason in skipped.items():
-        told(f"{name}: {reason}")
+        print(f"not measured: {name} on {task}: {reason}", file=sys.stderr)
     return found
+
+
+def _new(options: argparse.Namespace) -> int:
+    return 8 if options.quick else int(options.new)
+
+
+def _case(options: argparse.Namespace, batch: int) -> str:
+    """What distinguishes this run's rows from those of other settings."""
+    changed = [
+        f"temperature {options.temperature}" if options.temperature else "",
+        options.verification or "",
+        "no governor" if options.no_governor else "",
+    ]
+    return ", ".join(["speculate", f"batch {batch}", *filter(None, changed)])
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -217,7 +232,7 @@ def _decode(
     subject: Subject, texts: Sequence[Text], batch: int, name: str, options: argparse.Namespace
 ) -> Callable[[], list[Any]]:
     """Decodes all texts, `batch` at once."""
-    given: dict[str, Any] = {"max_new_tokens": 8 if options.quick else options.new}
+    given: dict[str, Any] = {"max_new_tokens": _new(options)}
     if options.temperature:
         given |= {"temperature": options.temperature, "seed": 0}
     if name != PLAIN:
@@ -248,7 +263,7 @@ def total(counts: Sequence[DraftCounts]) -> DraftCounts:
     """The sum over runs."""
     whole = DraftCounts()
     for one in counts:
-        for name in ("steps", "drafted", "accepted", "emitted", "seconds"):
+        for name in ("steps", "drafted", "accepted", "emitted", "forced", "seconds"):
             setattr(whole, name, getattr(whole, name) + getattr(one, name))
         for name in ("tried", "kept", "depths"):
             sums, more = getattr(whole, name), getattr(one, name)

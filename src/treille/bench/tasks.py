@@ -220,7 +220,7 @@ class Trial:
             try:
                 answers += self.lm.generate(prompts, each, max_new_tokens=self.limit)
             except BatchError as error:
-                answers += error.results  # type: ignore[arg-type]  # generations and exceptions
+                answers += error.results
         return [(self.examples[index], answer) for index, answer in zip(indices, answers, strict=True)]
 
     def row(self) -> Row:

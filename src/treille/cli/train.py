@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from treille.cli.train_datastore import datastore
 from treille.errors import ParameterError
 
 if TYPE_CHECKING:
     from treille.train.trainer import Progress as StepDone
 
 app = typer.Typer(help="Train the bundled models, or others by a recipe of your own.", rich_markup_mode=None)
+app.command()(datastore)
 
 
 @app.callback()
@@ -37,6 +39,7 @@ def model(
 ) -> None:
     """Train a model, evaluate it and write its card; a run that was killed goes on with the same result."""
     import torch
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from treille.train.recipe import load_recipe
@@ -54,8 +57,10 @@ def model(
     if questions < 0:
         raise ParameterError(f"questions={questions}: give 0 or more")
     _check_device(device)
+    if out.exists() and not out.is_dir():
+        raise ParameterError(f"out={str(out)!r} is a file: name a directory, new or of the same run")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[loss]}")) as bar:
+    with Progress(*columns, TextColumn("{task.fields[loss]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task(recipe.name, total=recipe.schedule.steps, loss="")
 
         def show(progress: StepDone) -> None:

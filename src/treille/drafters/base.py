@@ -287,15 +287,15 @@ def parse(text: str) -> ConfiguredDrafter:
     """
     name, _, rest = text.partition(":")
     arguments: dict[str, Any] = {}
-    for part in filter(None, _split(rest)):
+    for part in filter(None, split_commas(rest)):
         key, equals, value = part.partition("=")
         if not equals:
             raise ParameterError(f"draft={text!r}: {part!r} is no key=value; write {name}:key=value,key=value")
-        arguments[key.strip()] = _plain(value.strip())
+        arguments[key.strip()] = read_plain(value.strip())
     return configured(name.strip(), **arguments)
 
 
-def _split(text: str) -> list[str]:
+def split_commas(text: str) -> list[str]:
     """The parts between commas that stand outside brackets."""
     parts, depth = [""], 0
     for character in text:
@@ -307,13 +307,13 @@ def _split(text: str) -> list[str]:
     return parts
 
 
-def _plain(value: str) -> Any:
+def read_plain(value: str) -> Any:
     """A number, a flag, None or a list where the text is one, else the text."""
     known = {"true": True, "false": False, "none": None}
     if value.lower() in known:
         return known[value.lower()]
     if value.startswith("[") and value.endswith("]"):
-        return [_plain(part.strip()) for part in _split(value[1:-1]) if part.strip()]
+        return [read_plain(part.strip()) for part in split_commas(value[1:-1]) if part.strip()]
     for kind in (int, float):
         try:
             return kind(value)

@@ -1,6 +1,7 @@
 """The public face: what `generate`, `stream`, `logits` and `score` return, refuse and leave behind."""
 
 import json
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -9,10 +10,10 @@ import torch
 from face import PROMPTS, STRATEGIES, adhoc, same
 
 import treille
-from treille.errors import CapacityError, ParameterError, UserError
+from treille.errors import BatchError, CapacityError, NoTokenLeft, ParameterError, UserError
 from treille.language_model import LanguageModel, default_strategy
 from treille.requests import Attention, Forward
-from treille.strategies import beam, sample, self_consistency
+from treille.strategies import beam, greedy, sample, self_consistency
 from treille.strategy import Output
 
 
@@ -312,3 +313,16 @@ def test_attention_is_that_of_transformers(lm, saved):
     with torch.no_grad():
         expected = eager(torch.tensor([tokens]), output_attentions=True).attentions
     torch.testing.assert_close(got["weights"], torch.stack([layer[0, :, -1] for layer in expected]), atol=1e-4, rtol=0)
+
+
+def test_a_batch_of_which_some_fail_gives_what_the_others_gave(lm):
+    """BatchError holds a result for each prompt: a generation, or what ended it."""
+
+    def dead(path, logits):
+        return logits.fill_(-math.inf) if len(path) > 4 else logits
+
+    strategies = [greedy(max_new_tokens=4), greedy(max_new_tokens=4, logits_processor=dead)]
+    with pytest.raises(BatchError, match="1 of 2 prompts failed") as caught:
+        lm.generate(["abc", "abc"], strategies)
+    assert caught.value.results[0].tokens == lm.generate("abc", max_new_tokens=4).tokens
+    assert isinstance(caught.value.results[1], NoTokenLeft)

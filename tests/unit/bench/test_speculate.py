@@ -1,0 +1,190 @@
+"""`bench speculate`: figures of drafting, texts and replay, rows and refusals. What it measures is never asserted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from treille.bench import speculate
+from treille.bench.texts import BEGUN, CODE, Text, task_texts
+from treille.errors import ParameterError
+from treille.hooks import DraftCounts
+from treille.language_model import load
+from treille.sampling.path import Path
+
+
+@pytest.fixture(scope="module")
+def lm():
+    """The bundled model."""
+    return load(prefix_cache=False)
+
+
+@pytest.fixture
+def command(lm, monkeypatch, tmp_path):
+    """Runs the command on the loaded model, in an empty folder; the rows that it wrote."""
+    monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        assert speculate.main(["--quick", *arguments]) == 0
+        lines = (tmp_path / "benchmarks/out/speculate.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    return run
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_counts_of_several_runs_add_up():
+    """Sums, also of lists of different lengths; what is summed stays as it was."""
+    one = DraftCounts(steps=2, drafted=6, accepted=3, emitted=5, tried=[2], kept=[1], depths=[0, 2], seconds=0.5)
+    other = DraftCounts(steps=1, drafted=1, accepted=1, emitted=2, tried=[1, 1], kept=[1, 0], depths=[1], seconds=0.25)
+    whole = speculate.total([one, other])
+    assert (whole.steps, whole.drafted, whole.accepted, whole.emitted, whole.seconds) == (3, 7, 4, 7, 0.75)
+    assert (whole.tried, whole.kept, whole.depths) == ([3, 1], [2, 0], [1, 2])
+    assert (one.tried, other.depths) == ([2], [1])
+
+
+def test_figures_of_a_run():
+    """τ is tokens per forward; rows hold the text's own one; acceptance is kept over tried at each depth."""
+    counts = DraftCounts(10, 20, 12, 22, tried=[10, 8], kept=[8, 4], depths=[0, 0, 10], seconds=0.001)
+    found = speculate.figures(counts)
+    assert (found["tau"], found["rows"], found["acceptance"], found["draft_us"]) == (2.2, 3.0, [0.8, 0.5], 100.0)
+    nothing = speculate.figures(DraftCounts())
+    assert (nothing["rows"], nothing["acceptance"]) == (1.0, [])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("gamma", [0, 1, 3])
+def test_the_prediction_is_the_formula_of_the_paper(alpha, gamma):
+    """For one depth γ it is (1 - α^(γ + 1)) / (1 - α), γ + 1 where everything is accepted."""
+    counts = DraftCounts(steps=8, tried=[400], kept=[int(400 * alpha)], depths=[0] * gamma + [8])
+    formula = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+    assert speculate.predicted(counts) == pytest.approx(formula)
+
+
+def test_the_prediction_averages_over_depths():
+    """Steps without a draft count one token each."""
+    counts = DraftCounts(steps=4, tried=[100], kept=[50], depths=[2, 0, 2])
+    assert speculate.predicted(counts) == pytest.approx((2 * 1 + 2 * 1.75) / 4)
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def test_texts_are_questions_or_begun_functions(lm):
+    """A text of a task is its question after the chat template; one of `code` is the beginning of a function."""
+    lists = task_texts(lm, "lists", 3, 8)
+    assert len(lists) == 3
+    assert all(lm.tokenizer.decode(text.prompt) and 0 < len(text.answer) <= 8 for text in lists)
+    code = task_texts(lm, CODE, 2, 8)
+    assert [(len(text.prompt), len(text.answer)) for text in code] == [(BEGUN, 8)] * 2
+    assert all(lm.tokenizer.decode(text.prompt).startswith(("def ", "class ", "@", "async ")) for text in code)
+
+
+def test_a_replayed_text_is_written_by_any_model(lm):
+    """The recorded answer comes out whatever the model would say, with a drafter as without."""
+    text = Text(lm.encode("x = "), (5, 900, 17, 17, 2000, 5))
+    options = {"logits_processor": text.replay, "max_new_tokens": 6, "eos_token_id": []}
+    assert lm.generate(text.prompt, **options).tokens == text.answer
+    assert lm.generate(text.prompt, draft="prompt_lookup", **options).tokens == text.answer
+
+
+def test_replay_leaves_the_model_its_opinion_off_the_text():
+    """After another token than the recorded one, or at its end, logits stay as they are."""
+    replay = Text([1], (3, 4)).replay
+
+    def path(*tokens):
+        return Path(np.array([1, *tokens], dtype=np.int32), 1)
+
+    for tokens in ((2,), (3, 4), (3, 4, 5)):
+        assert replay(path(*tokens), torch.zeros(6)).tolist() == [0.0] * 6
+    assert replay(path(), torch.zeros(6)).argmax() == 3
+    assert replay(path(3), torch.zeros(6)).argmax() == 4
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_rows_tables_and_a_picture(command, tmp_path, capsys):
+    """A row per drafter, task and batch size, against plain decoding in the same rounds."""
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- bench:speculate-{n} -->\n<!-- /bench:speculate-{n} -->\n" for n in (1, 2)))
+    given = ["--tasks", "lists", "--drafters", "prompt_lookup:k=3", "suffix", "--batch", "1", "2"]
+    rows = command(*given, "--picture", "ratios.svg", "--fill", str(page))
+    named = [(row["extra"]["task"], row["batch"], row["extra"]["drafter"]) for row in rows]
+    assert named == [("lists", batch, name) for batch in (1, 2) for name in ("prompt_lookup:k=3", "suffix")]
+    for row in rows:
+        assert (row["benchmark"], row["baseline"], row["repeats"], row["model"]) == ("speculate", "plain", 2, "bundled")
+        assert row["extra"]["tau"] >= 1
+        assert row["extra"]["rows"] >= 1
+        assert row["extra"]["governor"] is True
+        for summary in (row["value"], row["baseline_value"], row["ratio"]):
+            assert 0 < summary["low"] <= summary["median"] <= summary["high"]
+    assert "4 rows written" in capsys.readouterr().out
+    assert page.read_text().count("| prompt_lookup:k=3 | lists | bundled |") == 2
+    assert "lists (bundled)" in (tmp_path / "ratios.svg").read_text()
+
+
+def test_sampling_is_measured_too(command):
+    """With a temperature texts are drawn, and drafts verified as asked."""
+    (row,) = command(
+        "--tasks", "lists", "--drafters", "prompt_lookup", "--batch", "1", "--temperature", "0.8",
+        "--verification", "rejection", "--no-governor",
+    )  # fmt: skip
+    assert {key: row["extra"][key] for key in ("temperature", "verification", "governor")} == {
+        "temperature": 0.8,
+        "verification": "rejection",
+        "governor": False,
+    }
+
+
+def test_the_picture_shows_batch_1():
+    """One panel per task, one bar per drafter; other batch sizes and other benchmarks are left out."""
+    rows = [
+        {
+            "benchmark": name,
+            "batch": batch,
+            "model": "m",
+            "ratio": {"median": ratio},
+            "extra": {"task": "t", "drafter": d},
+        }
+        for name, batch, d, ratio in (
+            ("speculate", 1, "good", 1.5),
+            ("speculate", 1, "bad", 0.9),
+            ("speculate", 8, "many", 3.0),
+            ("core", 1, "other", 2.0),
+        )
+    ]
+    svg = speculate.picture(rows)
+    assert all(text in svg for text in ("t (m)", "good", "1.50", "bad", "0.90"))
+    assert not any(text in svg for text in ("many", "other"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "jsn"], r"--tasks=jsn: there is no task 'jsn'; choose from python_edit,.* code"),
+        (["--drafters", "promt_lookup"], r"draft='promt_lookup' is not known; did you mean 'prompt_lookup'"),
+        (["--drafters", "prompt_lookup:l=3"], r"draft='prompt_lookup': has no parameter l=3"),
+        (["--repeats", "3"], r"--repeats=3: a median and its spread need at least 5"),
+        (["--model", "7b", "--tasks", "lists", "--texts", "1"], r"--model=7b: choose bundled, "),
+        (["--frob"], r"bench speculate: unrecognized arguments: --frob; `treille bench speculate --help`"),
+        (["--render", "--out", "missing.jsonl"], r"missing\.jsonl: cannot be read"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_measured(arguments, message, lm, monkeypatch):
+    """Every refusal names the value, the reason and the way out."""
+    monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
+    monkeypatch.setattr(speculate, "alternate", lambda *_: pytest.fail("something was measured"))
+    with pytest.raises(ParameterError, match=message):
+        speculate.main(arguments)
+
+
+def test_help_names_the_options(capsys):
+    """`--help` shows every option."""
+    assert speculate.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("--drafters", "--tasks", "--batch", "--verification", "--no-governor"))
