@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treille.constraints.json import values
-from treille.constraints.json.checks import Members, NumberCheck
+from treille.constraints.json.checks import Matching, Members, NumberCheck
 from treille.constraints.json.nodes import ArrayRules, InPlace, Kind, Node, ObjectRules, Operator
 from treille.constraints.json.values import Number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from treille.constraints.json.automaton import Pattern
 
 MAX_SCHEMAS = 64
 MAX_DEPTH = 100
@@ -112,3 +117,14 @@ def constant(value: Any, where: str, keyword: str) -> Node:
     else:
         _scalars(node, [value], keyword)
     return node
+
+
+def one_of_names(where: str, names: Iterable[str], patterns: Iterable[Pattern], keyword: str) -> Node:
+    """A node for the names that are listed, or match one of the patterns."""
+    options = [Node(where, strings=(Matching(pattern, None, keyword),)) for pattern in patterns]
+    listed = tuple(sorted(set(names)))
+    if listed:
+        options.append(Node(where, strings=(Members(listed, keyword),)))
+    if not options:
+        return Node(where, Kind(0), keyword)
+    return options[0] if len(options) == 1 else Node(where, in_place=(InPlace(keyword, Operator.ANY, tuple(options)),))

@@ -95,10 +95,13 @@ class Plan:
             reach.append(found)
         return reach
 
+    def reach(self, bit: int) -> int:
+        """The entries whose evaluated names and items may become those of the entry `bit`, itself included."""
+        return self._reach[bit.bit_length() - 1]
+
     def may_cover(self, bit: int, cover: int, failed: int) -> bool:
         """Whether an entry may come to have looked at a member that the entries `cover` look at."""
-        reach = self._reach[bit.bit_length() - 1]
-        return bool(reach & ~failed & (cover | self.unevaluated & ~bit))
+        return bool(self.reach(bit) & ~failed & (cover | self.unevaluated & ~bit))
 
     def site(self, kind: Kind) -> Site:
         """The plan for values of one type."""

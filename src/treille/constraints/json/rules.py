@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from treille.constraints.json import values
 from treille.constraints.json.automaton import Pattern, pattern
-from treille.constraints.json.checks import Formatted, Length, Matching, Members, NumberCheck
+from treille.constraints.json.checks import Formatted, Length, Matching, NumberCheck
+from treille.constraints.json.constants import one_of_names
 from treille.constraints.json.documents import Draft, Location, Resource, refusal
 from treille.constraints.json.formats import FORMATS, Format, is_content, missing_package
-from treille.constraints.json.nodes import ArrayRules, InPlace, Kind, Node, ObjectRules, Operator
+from treille.constraints.json.nodes import ArrayRules, InPlace, Node, ObjectRules, Operator
 from treille.constraints.json.patterns import PatternError
 
 if TYPE_CHECKING:
@@ -241,7 +242,12 @@ class Reader:
             names.append((self.schema("propertyNames"), "propertyNames"))
         closed = additional is not None and self._at.value["additionalProperties"] is False
         if closed:
-            names.append((_one_of(node.where, properties, patterns), "additionalProperties"))
+            names.append(
+                (
+                    one_of_names(node.where, properties, [found for found, _ in patterns], "additionalProperties"),
+                    "additionalProperties",
+                )
+            )
         return ObjectRules(
             least=self.count("minProperties") or 0,
             most=self.count("maxProperties"),
@@ -272,15 +278,3 @@ class Reader:
                 if keyword == "dependentSchemas" or not isinstance(schema, list):
                     node = self._nodes.node(inner / name, self._scope)
                     yield InPlace(keyword, Operator.DEPENDENT, (node,), name)
-
-
-def _one_of(where: str, properties: dict[str, Node], patterns: tuple[tuple[Pattern, Node], ...]) -> Node:
-    """A node for the names that `properties` and `patternProperties` allow."""
-    options = [Node(where, strings=(Matching(compiled, None, "additionalProperties"),)) for compiled, _ in patterns]
-    if properties:
-        options.append(Node(where, strings=(Members(tuple(sorted(properties)), "additionalProperties"),)))
-    if not options:
-        return Node(where, Kind(0), "additionalProperties")
-    if len(options) == 1:
-        return options[0]
-    return Node(where, in_place=(InPlace("additionalProperties", Operator.ANY, tuple(options)),))

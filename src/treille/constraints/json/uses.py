@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from treille.constraints.json.plans import MAX_KEPT, Plan, Site, Use
+from treille.constraints.json.constants import one_of_names
+from treille.constraints.json.plans import MAX_KEPT, Plan, Site, Use, bits
 
 if TYPE_CHECKING:
+    from treille.constraints.json.automaton import Pattern
     from treille.constraints.json.nodes import Node, ObjectRules
 
 _NAMES = -1
@@ -37,12 +39,16 @@ class Plans:
         key = (_NAMES, failed, triggered)
         found = site.uses.get(key)
         if found is None:
-            wanted = site.plan.needed(*site.plan.evaluate(failed, site.passed & ~failed, triggered))
+            outcome = site.plan.evaluate(failed, site.passed & ~failed, triggered)
+            wanted = site.plan.needed(*outcome)
             asked = _Asked()
             for bit, rules in site.objects:
                 if bit & wanted:
                     for node, keyword in rules.names:
                         asked.must(node, bit, keyword)
+                    forbids = rules.unevaluated is not None and not rules.unevaluated.kinds
+                    if forbids and (known := _known_names(site, bit, outcome[0])):
+                        asked.must(known, bit, "unevaluatedProperties")
             found = site.keep(key, asked.use(self, collect=False))
         return found
 
@@ -97,6 +103,22 @@ class Plans:
                         asked.must(rules.unevaluated, bit, "unevaluatedItems")
             found = site.keep(key, asked.use(self, collect=collect))
         return found
+
+
+def _known_names(site: Site, bit: int, failed: int) -> Node | None:
+    """The names that an entry which forbids unevaluated ones can come to have looked at; None if that may be any."""
+    reach = site.plan.reach(bit) & ~failed
+    names: set[str] = set()
+    patterns: list[Pattern] = []
+    for index in bits(reach):
+        node = site.plan.nodes[index]
+        rules = node.object if node.annotates else None
+        if rules is not None:
+            if rules.additional is not None or (rules.unevaluated is not None and 1 << index != bit):
+                return None
+            names.update(rules.properties or ())
+            patterns += [pattern for pattern, _ in rules.patterns]
+    return one_of_names(site.plan.nodes[bit.bit_length() - 1].where, names, patterns, "unevaluatedProperties")
 
 
 def _member(asked: _Asked, rules: ObjectRules, bit: int, name: str) -> bool:

@@ -1,0 +1,82 @@
+"""Closing in time."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from treille.constraints import BudgetConstraint, Vocabulary, after, choices, grammar, json_schema, regex, trie
+from treille.errors import ParameterError
+
+EOS = 256
+VOCABULARY = Vocabulary(
+    (*(bytes([byte]) for byte in range(256)), b"", b'{"', b'":', b"ab", b"dd", b"abc", b'"}'), frozenset((EOS,)), 270
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "integer"}}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+SOURCES = {
+    "json": json_schema(SCHEMA, whitespace=1),
+    "regex": regex("(abc|d{5,20})+;"),
+    "trie": trie(["abcabc", "ab", "ddddd"]),
+    "brackets": grammar('start: "(" start* ")"'),
+    "call": after("<t>", choices(["ok"]), required=True),
+}
+
+
+def allowed(constraint, state) -> list[int]:
+    """The ids of a state's mask."""
+    out = np.empty((1, VOCABULARY.words), np.int32)
+    constraint.masks([state], out)
+    return [int(token) for token in VOCABULARY.tokens_of(out[0])]
+
+
+@pytest.mark.parametrize("tokenization", ["any", "canonical"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_texts_are_complete_within_the_limit(name: str, tokenization: str) -> None:
+    """Whatever is drawn from the masks, the text is complete when the limit is reached, for every limit that can be."""
+    inner = SOURCES[name].compile(VOCABULARY, tokenization)
+    generator = random.Random(name)
+    least = len(inner.closing(inner.start()))
+    for limit in (least, least + 1, least + 7, least + 30):
+        constraint = BudgetConstraint(inner, limit)
+        for _ in range(3):
+            state, taken = constraint.start(), 0
+            while (taken < limit or not constraint.is_final(state)) and (tokens := allowed(constraint, state)):
+                token = generator.choice(tokens)
+                state = constraint.advance(state, token)
+                assert state is not None
+                taken += token != EOS
+                assert taken <= limit
+            assert constraint.is_final(state), constraint.text(state)
+
+
+def test_advance_iff_bit() -> None:
+    """Near the limit too, `advance` takes exactly the tokens of the mask."""
+    constraint = BudgetConstraint(SOURCES["json"].compile(VOCABULARY), 24)
+    generator = random.Random(3)
+    state = constraint.start()
+    while tokens := allowed(constraint, state):
+        assert tokens == [token for token in range(270) if constraint.advance(state, token) is not None]
+        state = constraint.advance(state, generator.choice(tokens))
+
+
+def test_far_from_the_limit_nothing_changes() -> None:
+    """With room to spare the masks are those of the inner constraint."""
+    inner = SOURCES["json"].compile(VOCABULARY)
+    constraint = BudgetConstraint(inner, 500)
+    state, other = constraint.start(), inner.start()
+    for token in b'{"a":"xyz","b":[1,2':
+        assert allowed(constraint, state) == allowed(inner, other)
+        state, other = constraint.advance(state, token), inner.advance(other, token)
+
+
+def test_a_limit_that_is_too_small_is_refused() -> None:
+    """A limit below the shortest text is an error before the first token."""
+    with pytest.raises(ParameterError, match="max_new_tokens=3: too few for this constraint"):
+        BudgetConstraint(SOURCES["json"].compile(VOCABULARY), 3)
