@@ -116,7 +116,7 @@ def walk(constraint, generator: random.Random, steps: int = 12) -> list:
 @pytest.mark.parametrize("tokenization", ["any", "canonical"])
 @pytest.mark.parametrize("name", ALL)
 def test_advance_iff_bit(name: str, tokenization: str) -> None:
-    """`advance` takes exactly the tokens of the mask, also ids that do not exist; ends are set iff the text is final."""
+    """`advance` takes exactly the tokens of the mask; ends are set iff the text is final, and nothing follows them."""
     constraint = ALL[name].compile(VOCABULARY, tokenization)
     generator = random.Random(name)
     for state in walk(constraint, generator):

@@ -13,6 +13,8 @@ from treille.drafters._templates import Template, template_paths
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from treille.strategy import Run
 
 Context: TypeAlias = tuple[int, ...]
@@ -63,17 +65,17 @@ class Laws:
         return None
 
 
-def ordered(run: Run, entry: Entry, position: int, vocab_size: int) -> list[int]:
+def ordered(run: Run, entry: Entry, position: int, noise: NDArray[Any] | None) -> list[int]:
     """An entry's tokens, the one first that the target's own noise at `position` would draw from it.
 
     Matching asks for the target's draw, and two draws with one noise agree more often than the likeliest token does:
-    with Gumbel noise the whole order is the noisy one, as in the paper; with one uniform number its draw comes first.
+    with Gumbel noise (`noise`, `[V]`) the whole order is the noisy one, as in the paper; with one uniform number its
+    draw comes first.
     """
     tokens = list(entry.weights)
     if not run.do_sample:
         return tokens
-    if run.gumbel:
-        noise = run.random.gumbel(position, "sample", vocab_size)
+    if noise is not None:
         return sorted(tokens, key=lambda token: -(math.log(entry.weights[token]) + noise[token]))
     by_id = sorted(tokens)  # the order of the target's cumulative sum
     first = by_id[run.random.categorical([entry.weights[token] for token in by_id], position, "sample")]

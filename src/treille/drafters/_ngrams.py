@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Container, Hashable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,10 +60,15 @@ class NgramIndex:
             if len(ends) > 1:  # the last one is the text's own end
                 begin = ends[-2] if latest else ends[0]
                 copied = self._tokens[begin : begin + most]
-                while OVER and len(copied) < most:
+                while len(copied) < most:
                     copied += copied[: most - len(copied)]
                 return copied
         return []
 
 
-OVER = True
+def up_to_end(tokens: Sequence[int], ends: Container[int]) -> Sequence[int]:
+    """`tokens` up to the first one of `ends`, which is kept: nothing comes after it."""
+    for at, token in enumerate(tokens):
+        if token in ends:
+            return tokens[: at + 1]
+    return tokens

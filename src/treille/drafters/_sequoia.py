@@ -72,8 +72,9 @@ class Trees:
         best = (float("inf"), 1, 0)
         for depth in range(len(self._length)):
             for nodes in range(1, min(len(target) + 1, self._length.shape[2])):
-                seconds = (target[nodes - 1] + depth * draft) / self.length(nodes, depth)
-                best = min(best, (seconds, nodes, depth))
+                if self.length(nodes, depth) > 0:  # there is such a tree
+                    seconds = (target[nodes - 1] + depth * draft) / self.length(nodes, depth)
+                    best = min(best, (seconds, nodes, depth))
         return best[1:]
 
 

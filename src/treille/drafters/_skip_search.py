@@ -55,7 +55,7 @@ class SkipSearch:
         every_second = range(0, layers - 2, 2)
         self.best: SkipSet = (*every_second, *(i + layers - 2 for i in every_second))
         self.score = -1.0
-        self.done = False
+        self.done = most == 0
         self._random = Random(0)
         self._proposed = 0
         self._failures = 0

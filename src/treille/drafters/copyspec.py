@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from treille.draft_tree import DraftTree
 from treille.drafters._checks import at_least, one_of
-from treille.drafters._ngrams import NgramIndex
+from treille.drafters._ngrams import NgramIndex, up_to_end
 from treille.drafters.base import Drafter, drafter
 from treille.drafters.draft_model import draft_model
 from treille.errors import ParameterError
@@ -63,7 +63,7 @@ class copyspec(Drafter):  # noqa: N801 - one name in five places
         if not copied and self._model is not None:
             return (yield from self._model.propose(run, node, budget))
         tree = DraftTree(node)
-        tree.add_chain(copied)
+        tree.add_chain(up_to_end(copied, run.limits.eos_token_ids))
         return tree
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from treille.draft_tree import DraftTree
 from treille.drafters._checks import at_least, one_of
-from treille.drafters._ngrams import NgramIndex
+from treille.drafters._ngrams import NgramIndex, up_to_end
 from treille.drafters.base import Lookup, drafter
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class prompt_lookup(Lookup):  # noqa: N801 - one name in five places
         """Forget the n-grams that end beyond `length`."""
         self._index.truncate(length)
 
-    def lookup(self, run: Run, node: Node, budget: Budget) -> DraftTree:  # noqa: ARG002 - the protocol's signature
+    def lookup(self, run: Run, node: Node, budget: Budget) -> DraftTree:
         """The tokens after the longest n-gram that stood before."""
         tree = DraftTree(node)
         most = min(self.k, budget.rows, budget.depth)
-        tree.add_chain(self._index.continuation(most, latest=self.latest))
+        tree.add_chain(up_to_end(self._index.continuation(most, latest=self.latest), run.limits.eos_token_ids))
         return tree

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from treille.drafters.base import Drafter
     from treille.drafters.governor import Governor
+    from treille.hooks import Constrained
     from treille.requests import Request
     from treille.strategy import Hypothesis, Run
     from treille.tree import Node
@@ -79,7 +80,7 @@ class Speculation:
         """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
         node = hypothesis.node
         self._catch_up(node)
-        forced = () if run.constraint is None else run.constraint.forced(node)
+        forced = () if run.constraint is None else _given(run.constraint, node)
         budget = self._budget(run, node)
         if not forced and not budget.rows:
             return (yield from self._plain(run, hypothesis))
@@ -199,6 +200,19 @@ class Speculation:
     def _known(self, node: Node, seen: Observation) -> None:
         self._text, self._last = node.path, weakref.ref(node)
         self.drafter.observe(seen)
+
+
+def _given(constraint: Constrained, node: Node) -> tuple[int, ...]:
+    """The tokens that must follow `node`, or else the likely spelling of bytes that must: chosen, so no law changes."""
+    forced = constraint.forced(node)
+    if forced:
+        return forced
+    expected, below = constraint.expected(node), node
+    for index, token in enumerate(expected):
+        below = below.child(token)
+        if not constraint.allows(below):
+            return expected[:index]
+    return expected
 
 
 class Nothing(Lookup):

@@ -16,6 +16,8 @@ from treille.requests import Probabilities, TopK
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from treille.drafters._ngram_laws import Entry
     from treille.drafters._templates import Filled
     from treille.drafters.base import Budget, Host, Observation
@@ -48,6 +50,7 @@ class stand(Learning[Laws]):  # noqa: N801 - one name in five places
         self.every_node = every_node
         self.wants = (TopK(k),)
         self._filled: list[Filled] = []
+        self._noise: dict[int, NDArray[np.float64]] = {}
 
     def empty(self) -> Laws:
         """No n-grams."""
@@ -83,25 +86,31 @@ class stand(Learning[Laws]):  # noqa: N801 - one name in five places
             return None
         if run.rejecting:
             return self._drawn(run, entry, tree.nodes[0].length, draws)
-        return ((token, None) for token in ordered(run, entry, node.length, self.host.target.vocab_size))
+        noise = self._gumbel(run, node.length) if run.gumbel and run.do_sample else None
+        return ((token, None) for token in ordered(run, entry, node.length, noise))
+
+    def _gumbel(self, run: Run, position: int) -> NDArray[np.float64]:
+        """The target's noise at a position, drawn once for all nodes and steps."""
+        if position not in self._noise:
+            self._noise[position] = run.random.gumbel(position, "sample", self.host.target.vocab_size)
+        return self._noise[position]
 
     def _drawn(self, run: Run, entry: Entry, position: int, draws: Iterator[int]) -> Iterator[tuple[int, Law | None]]:
         """Draws without replacement, one at a time, with their law."""
-        exact = next(iter(entry.weights.values()))
-        q = np.zeros(self.host.target.vocab_size, np.float64 if isinstance(exact, float) else object)
-        q[list(entry.weights)] = list(entry.weights.values())
-        q = q / q.sum()
-        law, left = Law(q), q
-        for _ in range(len(entry.weights)):
-            token = run.random.categorical(tuple(left), position, "draft", next(draws))
-            yield token, law
-            left = left.copy()
-            left[token] = 0
+        tokens, weights = list(entry.weights), list(entry.weights.values())
+        q = np.zeros(self.host.target.vocab_size, np.float64 if isinstance(weights[0], float) else object)
+        q[tokens] = weights
+        law = Law(q / q.sum())
+        while tokens:
+            taken = run.random.categorical(weights, position, "draft", next(draws))
+            del weights[taken]
+            yield tokens.pop(taken), law
 
     def observe(self, seen: Observation) -> None:
         """Average the target's laws in, at the accepted nodes or at every node."""
         if seen.tree is None:
             return
+        self._noise = {position: noise for position, noise in self._noise.items() if position >= len(seen.text)}
         kept = (0, *seen.accepted)
         for at in range(len(seen.tree.nodes)) if self.every_node else kept:
             reading = seen.readings[at]

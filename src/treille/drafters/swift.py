@@ -34,7 +34,7 @@ class swift(Drafter):  # noqa: N801 - one name in five places
     """SWIFT: the target without some attention and MLP sub-layers drafts; the set is optimised on the running text.
 
     A set's score is the share of the last tokens that the shallower target would have chosen, measured in one pass. The
-    best set and the state of the search are kept for later runs of the same language model; only speed depends on them.
+    search goes on in later runs of the same language model, except with verification by rejection.
 
     Args:
         host: where it runs.
@@ -74,16 +74,17 @@ class swift(Drafter):  # noqa: N801 - one name in five places
         self.count = layered(host, "swift", least=3).layers
         self.threshold, self.k, self.width = threshold, k, width
         self.interval, self.window = interval, window
-        key = f"swift ratio={ratio} target={target} bayes={bayes_every} patience={patience} proposals={proposals}"
-        self.search: SkipSearch = host.memory.setdefault(
-            key,
-            SkipSearch(self.count, ratio, target=target, bayes_every=bayes_every, patience=patience, most=proposals),
+        self.search = SkipSearch(
+            self.count, ratio, target=target, bayes_every=bayes_every, patience=patience, most=proposals
         )
-        self.search.done |= proposals == 0
+        self._key = f"swift {(ratio, target, bayes_every, patience, proposals, window)}"
         self._steps = 0
 
     def propose(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, DraftTree]:
         """A chain of the shallower target, with its next best tokens beside it."""
+        if not run.rejecting:
+            # By rejection a text depends on what was drafted, and must not depend on what was asked before.
+            self.search = self.host.memory.setdefault(self._key, self.search)
         yield from self._optimise(run, node)
         tree = DraftTree(node)
         draws, layers = Draws(run.random, node.length), as_layers(self.search.best, self.count)

@@ -211,8 +211,8 @@ def test_combinations_of_combinations(others):
 @pytest.mark.parametrize(
     ("drafters", "part"),
     [
-        (["prompt_lookup"], "several"),
-        ("prompt_lookup", "several"),
+        (["prompt_lookup"], "two or more"),
+        ("prompt_lookup", "two or more"),
         (["prompt_lookup", 3], "no drafter"),
         (["prompt_lookup", "suffix(k=2"], "not closed"),
         (["prompt_lookup", "sufix"], "suffix"),

@@ -1,16 +1,20 @@
 """Early exit: the exit drafts with the target's own rows, and is not trusted."""
 
+from dataclasses import replace
+
 import pytest
+from driving import TARGET, as_draft
 from small_models import PROMPT, assert_plain_text, engine, host, start, text
 
+from treille.draft_tree import Law, Trial
 from treille.drafters import parse
 from treille.drafters.base import Budget
 from treille.drafters.early_exit import early_exit
 from treille.errors import ParameterError
-from treille.requests import Argmax, Forward, Layers
+from treille.requests import Argmax, Forward, Layers, Probabilities
 from treille.strategies import sample
-from treille.strategy import Hypothesis, Output, StrategyInfo
-from treille.testing import TableModel, enumerate_outputs
+from treille.strategy import Configured, Hypothesis, Output, StrategyInfo
+from treille.testing import enumerate_outputs
 
 
 def test_the_text_is_the_plain_text():
@@ -35,8 +39,6 @@ def test_the_draft_is_what_the_exit_would_write():
             at = drafted
             seen.append(pick.token)
         return Output((Hypothesis(at),))
-
-    from treille.strategy import Configured
 
     info = StrategyInfo("drafts", drafts, "", "", "", do_sample=False)
     the_engine.run([the_engine.submit(Configured(info, {}, {}), start(the_engine))])
@@ -74,8 +76,6 @@ def test_layers_that_are_none_are_refused(layer):
 
 def test_a_target_without_access_to_layers_is_refused():
     """Before the first token, with the way out."""
-    from dataclasses import replace
-
     there = host(engine())
     with pytest.raises(ParameterError, match="another drafter"):
         parse("early_exit").open(replace(there, target=replace(there.target, layer_access=False)))
@@ -83,21 +83,16 @@ def test_a_target_without_access_to_layers_is_refused():
 
 def test_a_wrong_law_would_show():
     """A mutant that reports the target's law for the exit's draws has another output law."""
-    from driving import as_draft
 
-    class liar(early_exit):
+    class Liar(early_exit):
         def propose(self, run, node, budget):
             tree = yield from super().propose(run, node, budget)
-            from treille.draft_tree import Law, Trial
-            from treille.requests import Probabilities
-
             laws = yield Forward(tree.nodes, Probabilities())
             for index, trials in enumerate(tree.trials):
                 tree.trials[index] = [Trial(t.token, t.index, t.law and Law(laws[index])) for t in trials]
             return tree
 
-    model = TableModel.markov([["1/2", "3/10", "1/5"], ["1/5", "1/2", "3/10"], ["1/10", "3/10", "3/5"]])
     given = {"max_new_tokens": 2, "verification": "rejection"}
-    plain = enumerate_outputs(sample(), model, max_new_tokens=2)
-    assert enumerate_outputs(sample(), model, draft=as_draft(early_exit, layer=1), **given) == plain
-    assert enumerate_outputs(sample(), model, draft=as_draft(liar, layer=1), **given) != plain
+    plain = enumerate_outputs(sample(), TARGET, max_new_tokens=2)
+    assert enumerate_outputs(sample(), TARGET, draft=as_draft(early_exit, layer=1), **given) == plain
+    assert enumerate_outputs(sample(), TARGET, draft=as_draft(Liar, layer=1), **given) != plain

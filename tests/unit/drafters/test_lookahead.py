@@ -150,7 +150,7 @@ def test_the_end_of_a_text_does_not_fill_the_window():
     assert tree.children(tree.child(0, 7)) == []
 
 
-class two_guesses(lookahead):  # noqa: N801
+class two_guesses(lookahead):
     """A pool with two guesses of one prefix after every token."""
 
     def __init__(self, host, **given):

@@ -89,6 +89,14 @@ def test_a_match_near_the_end_is_no_dummy_and_no_loss():
     assert proposal(drafter, [1, 2, 3]) == []
 
 
+def test_nothing_is_drafted_after_the_end():
+    """A copied end token is the last one."""
+    drafter = prompt_lookup(host(9), k=4)
+    drafter.observe(text(1, 2, 3, 4, 1))
+    asked = run([1, 2, 3, 4, 1], ends=(3,))
+    assert drafter.lookup(asked, asked.tip, AMPLE).size == 2
+
+
 def test_the_budget_holds():
     """Neither more rows nor more depth than there are."""
     drafter = prompt_lookup(host(9), k=5)

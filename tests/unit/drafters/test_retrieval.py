@@ -12,6 +12,7 @@ from driving import TARGET, host, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treille.drafters import configured
 from treille.drafters._datastore import NAME, ORDER, SEPARATOR, Chunk, Datastore, most_frequent, sorted_places
 from treille.drafters.base import Budget, Host
 from treille.drafters.retrieval import retrieval
@@ -139,7 +140,7 @@ def test_budget_and_ends(store):
 def test_a_datastore_is_opened_once(store):
     """All runs of a language model share the mapped files."""
     memory = {}
-    first, second = (retrieval(host(3, memory), datastore=store) for _ in range(2))
+    first, second = (configured("retrieval", datastore=store).open(host(3, memory)) for _ in range(2))
     assert first._store is second._store
     assert first.branch()._store is first._store
 

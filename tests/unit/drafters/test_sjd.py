@@ -59,7 +59,7 @@ def test_the_window_is_drawn_from_the_laws_beyond_the_new_text():
     assert told[2] is None
 
 
-class carry_old(sjd):  # noqa: N801
+class carry_old(sjd):
     """Mutant: rejected tokens stay, and are told to come from the new laws."""
 
     _old: list[int] = []  # noqa: RUF012
@@ -76,14 +76,14 @@ class carry_old(sjd):  # noqa: N801
         super().observe(seen)
 
 
-class one_noise(sjd):  # noqa: N801
+class one_noise(sjd):
     """Mutant: every place of the window is drawn with the same noise."""
 
     def _guess(self, run, answer, position, at):
         return super()._guess(run, answer, position, 0)
 
 
-class noise_of_one_step(sjd):  # noqa: N801
+class noise_of_one_step(sjd):
     """Mutant: the same noise in every step."""
 
     def _guess(self, run, answer, position, at):
@@ -102,7 +102,7 @@ def test_wrong_windows_are_caught(wrong):
 def test_carried_draws_are_accepted_more_often_than_chosen_ones():
     """A draw told with its law is accepted with Σ min(p, q); the same tokens as chosen ones with Σ pq only."""
 
-    class chosen(sjd):  # noqa: N801
+    class chosen(sjd):
         """Carried draws that are told as chosen."""
 
         def _guess(self, run, answer, position, at):

@@ -71,16 +71,16 @@ def test_greedy_takes_the_likeliest_and_noise_the_targets_own():
     """Greedy: by probability. One uniform number: its draw goes first. Gumbel noise: by noisy logarithms."""
     entry = Entry({2: 0.5, 0: 0.3, 1: 0.2})
     process = run([3], do_sample=False)
-    assert ordered(process, entry, 5, 3) == [2, 0, 1]
+    assert ordered(process, entry, 5, None) == [2, 0, 1]
     process = run([3])
     for position in range(50):
-        first, *rest = ordered(process, entry, position, 3)
+        first, *rest = ordered(process, entry, position, None)
         assert first == process.random.categorical([0.3, 0.2, 0.5], position, "sample")
         assert rest == [token for token in (2, 0, 1) if token != first]
-    process.gumbel = True
     for position in range(50):
-        noisy = np.log([0.3, 0.2, 0.5]) + process.random.gumbel(position, "sample", 3)
-        assert ordered(process, entry, position, 3) == np.argsort(-noisy).tolist()
+        noise = process.random.gumbel(position, "sample", 3)
+        noisy = np.log([0.3, 0.2, 0.5]) + noise
+        assert ordered(process, entry, position, noise) == np.argsort(-noisy).tolist()
 
 
 def test_every_node_teaches_or_only_the_accepted_ones():
@@ -114,46 +114,33 @@ def test_joint_law(model, every_node, verification):
     assert_lossless(sample(), plain, model, draft=draft, verification=verification, **LIMITS)
 
 
-def drawn(run, entry, node_length, draws, *, law=None, position=None):
-    """Draws as `stand` makes them, with another law told or another place for the noise."""
-    q = np.zeros(3, object)
-    q[list(entry.weights)] = list(entry.weights.values())
-    q = q / q.sum()
-    told, left = Law(q) if law is None else law(q), q
-    for _ in range(len(entry.weights)):
-        token = run.random.categorical(tuple(left), node_length if position is None else position, "draft", next(draws))
-        yield token, told
-        left = left.copy()
-        left[token] = 0
-
-
-class as_if_independent(stand):  # noqa: N801
+class as_if_independent(stand):
     """Mutant: drawn without replacement, verified as if with."""
 
     def _drawn(self, run, entry, position, draws):
-        return drawn(run, entry, position, draws, law=lambda q: Law(q, replacement=True))
+        return ((token, Law(law.q, replacement=True)) for token, law in super()._drawn(run, entry, position, draws))
 
 
-class noise_of_one_step(stand):  # noqa: N801
+class noise_of_one_step(stand):
     """Mutant: the same noise in every step."""
 
     def _drawn(self, run, entry, position, draws):
-        return drawn(run, entry, position, draws, position=0)
+        return super()._drawn(run, entry, 0, draws)
 
 
-class another_law(stand):  # noqa: N801
-    """Mutant: told the law before the candidates were cut and renormalised."""
+class another_law(stand):
+    """Mutant: told a law that the candidates were not drawn from."""
 
     def _drawn(self, run, entry, position, draws):
-        whole = np.array([Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)])
-        return drawn(run, entry, position, draws, law=lambda q: Law(whole))
+        told = Law(np.array([Fraction(1, 6), Fraction(1, 3), Fraction(1, 2)]))
+        return ((token, told) for token, _ in super()._drawn(run, entry, position, draws))
 
 
-class argmax_as_drawn(stand):  # noqa: N801
+class argmax_as_drawn(stand):
     """Mutant: the likeliest token, verified as if it had been drawn."""
 
     def _drawn(self, run, entry, position, draws):
-        told = next(drawn(run, entry, position, draws))[1]
+        _, told = next(super()._drawn(run, entry, position, draws))
         return iter([(max(entry.weights, key=entry.weights.get), told)])
 
 

@@ -159,7 +159,7 @@ def test_dead_nodes_teach_nothing():
     assert drafter.table.after[6].tolist() == [UNSET, UNSET]
 
 
-class dirty(token_recycling):  # noqa: N801
+class dirty(token_recycling):
     """A matrix left over from other texts."""
 
     def empty(self):

@@ -1,6 +1,7 @@
 """Alignment: a target's texts, and how acceptance is measured."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from treille.train.corpus import Mixture
 from treille.train.export import export
 from treille.train.network import Llama
 from treille.train.recipe import Alignment
+from treille.train.run import train_model
 from treille.train.tokenizer import ASSISTANT, END
 
 
@@ -67,6 +69,19 @@ def test_acceptance_is_the_overlap_of_the_two_laws(lm, trainer, tmp_path):
     assert measured.rate < 0.99
     greedy = acceptance(lm, other, [(prompt, answer)], 0.0)
     assert greedy.rate == (p.argmax(-1) == q.argmax(-1)).float().mean().item()
+
+
+def test_an_aligned_run_tells_its_acceptance(recipe, finished):
+    """A run with an alignment trains on the target's texts, and its card compares the drafts on the same texts."""
+    plan = Alignment(finished.name, 8, (0.0, 1.0), max_new_tokens=8, control=finished.name)
+    aligned = replace(recipe, start=finished.name, alignment=plan)
+    model = train_model(aligned, "tiny", finished.parent / "aligned", questions=3)
+    rows = json.loads((model.parent / "results.json").read_text())["acceptances"]
+    names = ["random weights", "trained on the mixture", "as many steps more on the mixture", "aligned"]
+    assert [name for name, _ in rows] == names
+    assert [one["rate"] for one in rows[1][1]] == pytest.approx([1.0] * 3, abs=0.02)  # it is the target itself
+    assert rows[1][1] == rows[2][1]
+    assert "| random weights |" in (model / "README.md").read_text()
 
 
 def test_another_tokenizer_is_refused(finished, tmp_path):

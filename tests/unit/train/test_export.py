@@ -15,7 +15,7 @@ from treille.train.export import config, read_weights
 from treille.train.network import Llama
 from treille.train.recipe import load_recipe
 from treille.train.tasks import TASKS
-from treille.train.tokenizer import SPECIAL
+from treille.train.tokenizer import SPECIAL, mixture, train_tokenizer
 
 TEXTS = ("def f(x):\n    return x + 10\n", "a\t b\r\n\n  c", "naïve ☃ 12345", "{'k': [1, 2]}", "")
 
@@ -102,3 +102,9 @@ def test_the_packaged_bundle_is_small():
     root = treille.language_model.BUNDLED.parents[0]
     total = sum(p.stat().st_size for p in root.rglob("*") if "bundled" in p.parts and p.is_file())
     assert total <= 24_000_000
+
+
+def test_equal_texts_give_equal_tokenizers():
+    """Training the tokenizer is deterministic, so a draft trained on its own has its target's tokenizer."""
+    first, second = (train_tokenizer(mixture(8), 320).to_str() for _ in range(2))
+    assert first == second

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from treille.cli import main
+
 
 def run(*arguments, cwd):
     """The finished process of a command line."""
@@ -30,12 +32,18 @@ def test_a_model_is_trained_and_named(tmp_path):
         (["--config", "tiny", "--out", "r", "--dtype", "int8"], "dtype='int8'"),
         (["--config", "tiny", "--out", "r", "--steps", "0"], "steps=0"),
         (["--config", "tiny", "--out", "r", "--questions", "-1"], "questions=-1"),
+        (["--config", "tiny", "--out", "r", "--threads", "0"], "threads=0"),
+        (["--config", "tiny", "--out", "file"], "out='file' is a file"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, arguments, part):
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, part):
     """What cannot be honoured is one line on stderr with exit code 2, and nothing is written."""
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert part in done.stderr
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as done:
+        main(["train", "model", *arguments])
+    assert done.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert part in captured.err
     assert not (tmp_path / "r").exists()
