@@ -43,7 +43,7 @@ def metaspace():
     return backend
 
 
-def save(directory, tokenizer=byte_level, *, seed=0, sharpness=2.0, **keys):
+def save(directory, tokenizer=byte_level, *, seed=0, sharpness=2.0, layers=2, **keys):
     """Save a random Llama whose texts differ and sometimes end; the model that was saved.
 
     `tokenizer` None: without any, and with a vocabulary of 48. `sharpness` scales the output projection.
@@ -51,7 +51,7 @@ def save(directory, tokenizer=byte_level, *, seed=0, sharpness=2.0, **keys):
     backend = None if tokenizer is None else tokenizer()
     size = 48 if backend is None else backend.get_vocab_size()
     config = transformers.LlamaConfig(
-        vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=256, bos_token_id=None, pad_token_id=None,
         eos_token_id=size - 3 if backend is None else backend.token_to_id(EOS), tie_word_embeddings=False, **keys,
     )  # fmt: skip

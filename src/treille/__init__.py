@@ -34,7 +34,16 @@ from treille.requests import (
     Top,
     TopK,
 )
-from treille.strategies import beam, best_of_n, diverse_beam, first_finish, greedy, sample, self_consistency
+from treille.strategies import (
+    beam,
+    best_of_n,
+    diverse_beam,
+    first_finish,
+    greedy,
+    lossy_layer_skip,
+    sample,
+    self_consistency,
+)
 from treille.strategy import Hypothesis, Output, Run, advance, complete, strategy
 from treille.tree import Node
 
@@ -96,6 +105,7 @@ __all__ = [
     "json_object",
     "json_schema",
     "load",
+    "lossy_layer_skip",
     "regex",
     "sample",
     "self_consistency",

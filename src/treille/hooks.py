@@ -32,7 +32,7 @@ class DraftCounts:
         tried: per depth, from 1 on, steps whose accepted path came to a node at depth - 1 with drafts under it.
         kept: per depth, steps in which one of these was accepted.
         depths: steps by the depth of their draft, from 0 on.
-        forced: tokens that a constraint left no choice about; not counted as drafted.
+        forced: tokens that a constraint left no choice about, or only their spelling; not counted as drafted.
         backtracked: tokens taken back, because a constraint found that nothing can follow them.
         seconds: time of the drafters themselves, without forwards of draft models.
     """
@@ -81,6 +81,16 @@ class Constrained(Protocol):
     """What a run asks of its constraint (`treille.constraints`)."""
 
     @property
+    def source(self) -> Any:
+        """What the user wrote (`treille.constraints.base.Source`); None where there is no such thing."""
+        ...
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """What was asked for and nothing enforces, because the user allowed that."""
+        ...
+
+    @property
     def loose(self) -> bool:
         """Whether masks allow too much: a token has to be checked by `admits`, and a text may come to a dead end."""
         ...
@@ -103,6 +113,10 @@ class Constrained(Protocol):
 
     def forced(self, node: Node) -> tuple[int, ...]:
         """The tokens that must follow `node`."""
+        ...
+
+    def expected(self, node: Node) -> tuple[int, ...]:
+        """The likely spelling of what must follow `node`: a draft, and no promise."""
         ...
 
     def over(self, node: Node) -> bool:

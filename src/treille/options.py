@@ -37,6 +37,8 @@ GENERAL: dict[str, str] = {
     "preset": "order and semantics of the processors: transformers, vllm, sglang or llamacpp",
     "processor_order": "explicit order of the processors, a list of names",
     "constraint": "what shape the text has: json_schema(…), regex(…), grammar(…), choices(…), trie(…), after(…)",
+    "close": "a constrained text ends complete within max_new_tokens, where a completion is found (default: true)",
+    "heal": "cut a prompt that ends inside a token, and let the text begin with what was cut (default: false)",
     "tokenization": "spellings of an allowed text: any (default), or canonical: the tokenizer's where it is forced",
     "draft": "a drafter: its name, or name:key=value,key=value; the text or its law stays the same",
     "draft_rows": f"nodes drafted in one step at the most (default {DEFAULT_DRAFT_ROWS})",
@@ -50,7 +52,6 @@ _TOKEN_PARAMETERS = {
 }  # fmt: skip
 
 _DRAFTING = ("draft_rows", "governor", "verification")
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class Options:
     drafting: Drafting | None
     constraint: Source | None
     tokenization: Tokenization
+    close: bool
+    heal: bool
 
 
 class PlainText:
@@ -151,6 +154,7 @@ def resolve(configured: Configured, prompt_length: int, defaults: Defaults) -> O
         _gumbel(options, info),
         drafting(options, info),
         *constraining(options),
+        _flag(options, "heal", default=False),
     )
 
 
@@ -192,8 +196,8 @@ def drafting(options: Mapping[str, Any], info: StrategyInfo) -> Drafting | None:
     return Drafting(chosen, rows, verification, verification == "match" if governor is None else governor)
 
 
-def constraining(options: Mapping[str, Any]) -> tuple[Source | None, Tokenization]:
-    """The constraint's source and the spellings it allows.
+def constraining(options: Mapping[str, Any]) -> tuple[Source | None, Tokenization, bool]:
+    """The constraint's source, the spellings it allows, and whether it closes texts in time.
 
     Raises:
         ParameterError: something else than a source, or a setting without a constraint.
@@ -201,11 +205,20 @@ def constraining(options: Mapping[str, Any]) -> tuple[Source | None, Tokenizatio
     given, tokenization = options.get("constraint"), options.get("tokenization")
     if tokenization is not None and tokenization not in ("any", "canonical"):
         raise ParameterError(f"tokenization={tokenization!r}: choose any or canonical")
+    close = _flag(options, "close", default=True)
     if given is None:
-        if tokenization is not None:
-            raise ParameterError(f"tokenization={tokenization!r}: has no effect without constraint=; leave it out")
-        return None, "any"
-    return as_source(given), tokenization or "any"
+        for name in ("tokenization", "close"):
+            if options.get(name) is not None:
+                raise ParameterError(f"{name}={options[name]!r}: has no effect without constraint=; leave it out")
+        return None, "any", False
+    return as_source(given), tokenization or "any", close
+
+
+def _flag(options: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = options.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ParameterError(f"{name}={value!r}: true or false is wanted")
+    return default if value is None else value
 
 
 def _gumbel(options: Mapping[str, Any], info: StrategyInfo) -> bool:

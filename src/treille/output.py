@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from treille.constraints.base import Source
     from treille.engine.job import Job, Stats
     from treille.strategy import Codec, FinishReason, Hypothesis, Limits
     from treille.trace.trace import Trace
+
+_WHOLE = ("eos", "constraint")
+"""Ends of texts that are whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Candidate:
         tokens: all generated token ids, the end token included.
         logprob: sum of the tokens' log-probabilities in nats, after processors and constraint.
         raw_logprob: the same before them: the model's own.
-        finish_reason: `eos`, `stop_string` or `length`.
+        finish_reason: `eos`, `stop_string`, `constraint` (nothing may follow) or `length`.
         score: what the strategy ranked by, None if it does not rank.
     """
 
@@ -48,6 +52,7 @@ class Generation:
         details: what else the strategy tells, e.g. the votes of self-consistency.
         processors: the chain of processors in force, one line each.
         trace: every event of the run if it was traced, else None.
+        source: of the constraint, None without one.
     """
 
     prompt: str
@@ -58,6 +63,20 @@ class Generation:
     details: Mapping[str, Any] = field(default_factory=dict)
     processors: tuple[str, ...] = ()
     trace: Trace | None = None
+    source: Source | None = None
+
+    @property
+    def parsed(self) -> Any:
+        """What the best candidate stands for under its constraint: a document, or an object of the pydantic model.
+
+        None without a constraint, and for a text that was cut before its end.
+
+        Raises:
+            ValueError: the pydantic model's own validators refuse the document.
+        """
+        if self.source is None or self.finish_reason not in _WHOLE:
+            return None
+        return self.source.parse(self.text)
 
     @property
     def text(self) -> str:
@@ -97,7 +116,18 @@ class Generation:
             "details": self.details,
             "stats": dataclasses.asdict(self.stats),
         }
+        if self.source is not None:
+            fields["parsed"] = _as_json(self)
         return {name: plain(value) for name, value in fields.items()}
+
+
+def _as_json(result: Generation) -> Any:
+    """What was parsed, as JSON; None where the pydantic model refuses it."""
+    try:
+        parsed = result.parsed
+    except ValueError:
+        return None
+    return parsed.model_dump(mode="json") if hasattr(parsed, "model_dump") else parsed
 
 
 def plain(value: Any) -> Any:
@@ -130,13 +160,20 @@ def generation(job: Job, trace: Trace | None = None) -> Generation:
     """The result of a finished job; raises its error if it failed."""
     output, run = job.result(), job.run
     tokens = tuple(run.tip.path.tolist())
+    candidates = tuple(candidate(h, run.tip.length, run.codec, run.limits) for h in output.candidates)
+    source = None if run.constraint is None else run.constraint.source
+    if source is not None:
+        for each in candidates:
+            if each.finish_reason in _WHOLE:
+                source.check(each.text)
     return Generation(
         "" if run.codec is None else run.codec.decode(tokens),
         tokens,
         repr(job.configured),
-        tuple(candidate(h, run.tip.length, run.codec, run.limits) for h in output.candidates),
+        candidates,
         job.stats,
         output.details,
         tuple(job.chain.describe()) if job.chain is not None else (),
         trace,
+        source,
     )

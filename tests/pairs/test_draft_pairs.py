@@ -21,6 +21,7 @@ NEEDS = {
     "retrieval": "datastore={store}",
     "rasd": "datastore={store}",
     "combined": "drafters=[prompt_lookup,suffix]",
+    "vocab_trim": "keep=24",
 }
 
 PROCESSORS = {
@@ -37,7 +38,7 @@ PROCESSORS = {
 def lm(tmp_path_factory):
     """A random model that drafts for itself, in debug mode."""
     directory = tmp_path_factory.mktemp("model")
-    random_llama.save(directory, sharpness=4.0)
+    random_llama.save(directory, sharpness=4.0, layers=4)
     return treille.load(directory, draft_model={"draft": directory, "nested": directory}, debug=True)
 
 

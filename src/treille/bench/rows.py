@@ -280,6 +280,23 @@ def tasks_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+CONSTRAINTS = ("figure", "tokens or shape", "unit", "Treille", "baseline", "", "ratio", "")
+
+
+def constraints_cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table of constraints."""
+    return [
+        row["figure"],
+        row["model"],
+        row["unit"],
+        spread(row["value"]),
+        spread(row["baseline_value"]),
+        row["baseline"],
+        spread(row["ratio"], "x"),
+        row["note"],
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of the documents, made of some of the rows."""
@@ -296,6 +313,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], list[str]]]
     "overhead": (OVERHEAD, overhead_cells),
     "speculate": (SPECULATE, speculate_cells),
     "tasks": (TASKS, tasks_cells),
+    "constraints": (CONSTRAINTS, constraints_cells),
 }
 
 
@@ -306,8 +324,8 @@ def tables(rows: Iterable[dict[str, Any]]) -> list[Table]:
         kind = {"forward": "rows", "overhead": "overhead"}.get(row["case"], "core")
         if row["benchmark"] == "speculate":
             kind = f"speculate-{row['batch']}"
-        elif row["benchmark"] == "tasks":
-            kind = "tasks"
+        elif row["benchmark"] in ("tasks", "constraints"):
+            kind = row["benchmark"]
         sorted_rows.setdefault((row["device"], kind), []).append(row)
     found = []
     for (device, kind), chosen in sorted_rows.items():

@@ -23,7 +23,7 @@ from treille.errors import ParameterError, TreilleError, UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BENCHMARKS = ("core", "speculate", "tasks")
+BENCHMARKS = ("constraints", "core", "speculate", "tasks")
 
 app = typer.Typer(
     add_completion=False,

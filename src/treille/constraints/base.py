@@ -131,5 +131,12 @@ class Source(Protocol):
     def prefixed(self, prefix: str) -> "Source":
         """The source of all texts that are `prefix` followed by a text of this one; for token healing."""
 
+    def check(self, text: str) -> None:
+        """Nothing, if a finished text is found to be one of this language by other means, or there are none.
+
+        Raises:
+            InternalError: It is not.
+        """
+
     def parse(self, text: str) -> Any:
         """What a text of the language stands for: a parsed document, or the text itself."""

@@ -79,7 +79,7 @@ class Binding:
         state = self.state(node)
         if state is None or token in self._refused.get(node, ()):
             return False
-        return self.constraint.advance(state, token) is not None
+        return self.constraint.accepted(state, (token,)) == 1
 
     def refuse(self, node: Node, token: int) -> None:
         """Never allow `token` after `node` again: it led to a dead end."""
@@ -114,7 +114,11 @@ class Binding:
             return False
         words = np.zeros((1, self.constraint.vocabulary.words), np.int32)
         self.constraint.masks([state], words)
-        return bool((words[0] == self.constraint.vocabulary.eos_mask).all())
+        more = words[0] & ~self.constraint.vocabulary.eos_mask
+        if not self.loose or not more.any():
+            return not more.any()
+        tokens = map(int, self.constraint.vocabulary.tokens_of(more))
+        return not any(self.constraint.accepted(state, (token,)) for token in tokens)
 
     def dead_end(self, node: Node) -> NoTokenLeft:
         """The error of a node after which no token is allowed; says where."""

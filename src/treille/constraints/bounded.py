@@ -6,6 +6,8 @@ with limits on time and memory; only what passes is compiled here.
 """
 
 import json
+import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,9 @@ from treille.errors import ParameterError
 SMALL = 8192
 """Characters of a grammar that is compiled without trying it first: up to 0.25 s on one core."""
 SECONDS = 2.5
-"""Time limit of the trial; compiling again afterwards takes as long at most."""
+"""Processor time of the trial; compiling again afterwards takes as long at most."""
+PATIENCE = 4
+"""How many times as long it may take on a busy machine."""
 MEMORY = 1 << 30
 """Bytes of address space of the trial."""
 
@@ -46,6 +50,7 @@ def check_bounded(grammar: str, vocabulary: Vocabulary, name: str) -> None:
             "special": sorted(vocabulary.special),
             "eos": sorted(vocabulary.eos),
             "memory": MEMORY,
+            "seconds": math.ceil(SECONDS),
             "grammar": grammar,
         }
     )
@@ -53,9 +58,11 @@ def check_bounded(grammar: str, vocabulary: Vocabulary, name: str) -> None:
     too_large = f"{name}: {len(grammar)} characters need more than"
     way_out = "split the language, or list strings with trie(), which has no such limit"
     try:
-        trial = subprocess.run(command, input=task, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603
+        trial = subprocess.run(command, input=task, capture_output=True, text=True, timeout=PATIENCE * SECONDS, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise TooLarge(f"{too_large} {SECONDS} s to compile; {way_out}") from error
+    if trial.returncode == -signal.SIGXCPU:
+        raise TooLarge(f"{too_large} {SECONDS} s to compile; {way_out}")
     if trial.returncode:
         raise TooLarge(f"{too_large} {MEMORY >> 20} MiB to compile; {way_out}")
     if message := json.loads(trial.stdout):

@@ -5,10 +5,11 @@ what is left, and a token may follow only where the plan, or what the token leav
 time. The plan's own next token always may, so once there is a plan the text can be completed at every later step.
 
 Card "token masks", step 12, with the shortest completion replaced by a short one, because no recognizer here gives the
-shortest. What is promised: near the limit, no token follows after which the text could not be completed. What is not:
-near the limit tokens are left out that a longer search would let through; and far from it plans are looked for only now
-and then (when half of the room is used up), so a text whose completions grow by more than one token per token can miss
-its limit. That is an empty mask, thus an error, never a cut text that looks complete.
+shortest. What is promised: near the limit, where a completion is known, no token follows after which the text could not
+be completed. What is not: near the limit tokens are left out that a longer search would let through; far from it plans
+are looked for only now and then (when half of the room is used up), so a text whose completions grow by more than one
+token per token can miss its limit, which is an empty mask, thus an error; and where the search finds no completion at
+all, nothing is held back, and the text may be cut, which its finish reason tells.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from treille.constraints.base import Constraint, S, count_accepted
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
-_CANDIDATES = 512
+_CANDIDATES = 64
 """Tokens that are tried near the limit, besides those that spell the plan; lowest ids first."""
 _LEAST_ROOM, _MOST_ROOM = 8, 64
 """Bounds of the room, in tokens, that a plan must leave for the limit to be far; between them: the first plan."""
@@ -56,7 +57,7 @@ class BudgetConstraint(Generic[S]):
         max_new_tokens: The limit, in tokens, without the end-of-sequence token.
 
     Raises:
-        ParameterError: No completion of the empty text within the limit was found.
+        ParameterError: The shortest text that was found is longer than the limit.
     """
 
     def __init__(self, inner: Constraint[S], max_new_tokens: int) -> None:
@@ -64,11 +65,13 @@ class BudgetConstraint(Generic[S]):
         self.limit = max_new_tokens
         self._root = inner.start()
         plan = inner.closing(self._root)
-        if plan is None or len(plan) > max_new_tokens:
-            found = "no completion was found" if plan is None else f"the shortest text found has {len(plan)}"
-            raise ParameterError(f"max_new_tokens={max_new_tokens}: too few for this constraint ({found}); allow more")
+        if plan is not None and len(plan) > max_new_tokens:
+            raise ParameterError(
+                f"max_new_tokens={max_new_tokens}: too few for this constraint (the shortest text found has "
+                f"{len(plan)}); allow more"
+            )
         self._plan = plan
-        self.room = min(max(len(plan), _LEAST_ROOM), _MOST_ROOM)
+        self.room = min(max(len(plan or ()), _LEAST_ROOM), _MOST_ROOM)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -155,7 +158,10 @@ class BudgetConstraint(Generic[S]):
         if state.left > state.check_at:
             return True
         plan = self.closing(state)
-        spare = 0 if plan is None else state.left - len(plan) - self.room
+        if plan is None and not self.inner.is_final(state.inner):
+            state.check_at = state.left // 2
+            return True
+        spare = state.left - len(plan or ()) - self.room
         if spare > 0:
             state.check_at = state.left - (spare + 1) // 2
         return spare > 0

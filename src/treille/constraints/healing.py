@@ -90,6 +90,9 @@ class Beginning:
         """The texts that begin with both prefixes."""
         return Beginning(prefix + self.prefix)
 
+    def check(self, text: str) -> None:
+        """Nothing: there are no other means to tell."""
+
     def parse(self, text: str) -> str:
         """The text after the prefix."""
         return text.removeprefix(self.prefix)

@@ -7,12 +7,12 @@ schema with patterns only if Python's `re` surely reads them like ECMA-262.
 import json
 import re
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
-from jsonschema.validators import extend, validator_for  # type: ignore[import-untyped]
+import jsonschema
+from jsonschema.validators import extend, validator_for
 from referencing.exceptions import Unresolvable
 
 from treille.errors import InternalError
@@ -32,7 +32,7 @@ def check_document(schema: str, text: str) -> None:
         return
     try:
         error = jsonschema.exceptions.best_match(validator.iter_errors(json.loads(text, parse_float=Decimal)))
-    except (Unresolvable, RecursionError):
+    except (Unresolvable, RecursionError, InvalidOperation):  # a number of thousands of digits, for instance
         return
     if error is not None:
         place = "/".join(map(str, error.absolute_schema_path))
@@ -45,7 +45,11 @@ def _validator(schema: str) -> Any | None:
     parsed = json.loads(schema, parse_float=Decimal)
     if not all(_PLAIN.fullmatch(pattern) for pattern in _patterns(parsed)):
         return None
-    base = validator_for(parsed, default=jsonschema.Draft202012Validator)
+    base = validator_for(parsed, default=None)
+    if base is None:
+        if isinstance(parsed, dict) and "$schema" in parsed:
+            return None  # a metaschema of its own
+        base = jsonschema.Draft202012Validator
     return extend(base, type_checker=base.TYPE_CHECKER.redefine("integer", _is_integer))(parsed)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Whitespace = Literal["any", "compact"] | int
 _BLANKS = r"[\x20\x0A\x0D\x09]"
+_NO_UNICODE = 'nrbtf\\"'
+"""The escapes that JSON strings may hold, without those of characters by number."""
 _KEPT = 64
 """Plans that are remembered."""
 _REFUSALS = 100
@@ -27,10 +29,34 @@ _NOT_WIDENED = ("not", "if", "oneOf", "contains", "propertyNames", "dependentSch
 """Keywords inside which leaving something out may allow less; they are left out whole."""
 _DEPARTURES = {
     "properties": "in the order of the schema (ordered=False: in any order)",
-    "const": "objects in it are spelled as they stand there",
-    "enum": "objects in it are spelled as they stand there",
+    "const": "numbers and objects are spelled as they stand there (ordered=False: in any way)",
+    "enum": "numbers and objects are spelled as they stand there (ordered=False: in any way)",
+    "type": "integers are spelled without a fraction (ordered=False: in any way)",
     "additionalProperties": "these names come after those of the schema",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a schema is read.
+
+    Attributes:
+        whitespace: how much of it may stand between the parts of a document.
+        ordered: whether properties come in the schema's order, and values are spelled as there.
+        strict: whether a keyword that cannot be enforced is an error.
+        formats: whether `format` asserts.
+        registry: further documents by URI, as JSON.
+    """
+
+    whitespace: Whitespace = 32
+    ordered: bool = True
+    strict: bool = True
+    formats: bool = True
+    registry: str = "{}"
+
+    def of_program(self) -> dict[str, Any]:
+        """Those of the validator."""
+        return {"formats": self.formats, "registry": json.loads(self.registry)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,41 +77,47 @@ class Plan:
 
 
 @lru_cache(_KEPT)
-def plan_of(text: str, whitespace: Whitespace, *, ordered: bool, strict: bool) -> Plan:
+def plan_of(text: str, settings: Settings) -> Plan:
     """The plan of a schema, which is given as JSON.
 
     Raises:
-        SchemaRefused: Neither layer can enforce a keyword, and `strict`.
+        SchemaRefused: Neither layer can enforce a keyword, and the settings are strict.
         ParameterError: The schema is nested too deeply.
     """
     schema = json.loads(text)
     try:
-        mask = _mask_of(schema, whitespace, ordered=ordered)
+        mask = _mask_of(schema, settings)
         unenforced: list[str] = []
         if not mask.lost:
             return Plan(mask.schema, None)
         reason = "/".join(min(mask.lost))
-        while (refused := _refused(schema, mask.kept)) is not None:
+        while (refused := _refused(schema, settings, mask.kept)) is not None:
             entry, kept_by_mask = refused
-            if strict and not kept_by_mask:
+            if settings.strict and not kept_by_mask:
                 raise SchemaRefused(entry.pointer, entry.keyword, entry.reason)
             place = (entry.pointer, entry.keyword) if kept_by_mask else _removable(entry)
             if len(unenforced) == _REFUSALS or not _remove(schema, place):
                 raise SchemaRefused(entry.pointer, entry.keyword, entry.reason)
             if not kept_by_mask:
                 unenforced.append(f"{'/'.join(place)}: {entry.reason}")
-                mask = _mask_of(schema, whitespace, ordered=ordered)
-        program = Program.compile(schema) if mask.lost else None
+                mask = _mask_of(schema, settings)
+        program = Program.compile(schema, **settings.of_program()) if mask.lost else None
         return Plan(mask.schema, program, reason, tuple(unenforced))
     except RecursionError as error:
         raise ParameterError("json_schema: nested too deeply; use $defs and $ref") from error
 
 
-def with_options(schema: Any, whitespace: Whitespace) -> dict[str, Any]:
-    """The schema with llguidance's options in it."""
+def with_options(schema: Any, whitespace: Whitespace, *, checked: bool = False) -> dict[str, Any]:
+    """The schema with llguidance's options in it.
+
+    Names with escapes would pass for additional ones, so where these are allowed characters stand for themselves,
+    unless the document is `checked` by the validator.
+    """
     if not isinstance(schema, dict):
         schema = {"allOf": [schema]}  # options need an object to stand in
     options: dict[str, Any] = {"json_allow_general_unicode_escapes": True}
+    if not (checked or _are_names_closed(schema)):
+        options = {"json_allowed_escapes": _NO_UNICODE}
     if whitespace == "compact":
         options["whitespace_flexible"] = False
     elif whitespace != "any":
@@ -93,7 +125,19 @@ def with_options(schema: Any, whitespace: Whitespace) -> dict[str, Any]:
     return {**schema, "x-guidance": options}
 
 
-def report_of(text: str, whitespace: Whitespace, *, ordered: bool) -> list[Enforcement]:
+def _are_names_closed(schema: Any) -> bool:
+    """Whether no object with listed names allows others."""
+    if isinstance(schema, list):
+        return all(map(_are_names_closed, schema))
+    if not isinstance(schema, dict):
+        return True
+    lists = "properties" in schema or "patternProperties" in schema
+    if lists and schema.get("additionalProperties") is not False:
+        return False
+    return all(map(_are_names_closed, schema.values()))
+
+
+def report_of(text: str, settings: Settings) -> list[Enforcement]:
     """Who enforces which keyword of a schema, which is given as JSON.
 
     Raises:
@@ -101,24 +145,26 @@ def report_of(text: str, whitespace: Whitespace, *, ordered: bool) -> list[Enfor
     """
     schema = json.loads(text)
     try:
-        kept = _mask_of(schema, whitespace, ordered=ordered).kept
-        return [_judged(entry, kept) for entry in Program.inspect(schema)]
+        kept = _mask_of(schema, settings).kept
+        return [
+            _judged(entry, kept, ordered=settings.ordered) for entry in Program.inspect(schema, **settings.of_program())
+        ]
     except RecursionError as error:
         raise ParameterError("json_schema: nested too deeply; use $defs and $ref") from error
 
 
-def _judged(entry: Enforcement, kept: frozenset[Place]) -> Enforcement:
+def _judged(entry: Enforcement, kept: frozenset[Place], *, ordered: bool) -> Enforcement:
     """The entry with the mask named where it enforces the keyword, and where it departs from the standard."""
     if entry.by == "annotation" or (entry.pointer, entry.keyword) not in kept or _shielded(entry.pointer):
         return entry
-    return replace(entry, by="mask", reason=_DEPARTURES.get(entry.keyword, ""))
+    return replace(entry, by="mask", reason=_DEPARTURES.get(entry.keyword, "") if ordered else "")
 
 
-def _mask_of(schema: Any, whitespace: Whitespace, *, ordered: bool) -> Superset:
+def _mask_of(schema: Any, settings: Settings) -> Superset:
     """The tightest superset that llguidance takes."""
 
     def accepts(candidate: Any) -> bool:
-        grammar = Grammar(f"start: %json {json.dumps(with_options(candidate, whitespace))}").serialize("any")
+        grammar = Grammar(f"start: %json {json.dumps(with_options(candidate, settings.whitespace))}").serialize("any")
         try:
             check_bounded(grammar, _bytes(), "json_schema")
         except ParameterError:
@@ -127,7 +173,7 @@ def _mask_of(schema: Any, whitespace: Whitespace, *, ordered: bool) -> Superset:
 
     # Each attempt at a large schema takes a process of its own.
     attempts = 0 if len(json.dumps(schema)) > SMALL else 2 * len(GROUPS)
-    return tightest(schema, accepts, ordered=ordered, attempts=attempts)
+    return tightest(schema, accepts, ordered=settings.ordered, formats=settings.formats, attempts=attempts)
 
 
 @cache
@@ -136,9 +182,9 @@ def _bytes() -> Vocabulary:
     return Vocabulary((*(bytes([byte]) for byte in range(256)), b""), frozenset((256,)), 257)
 
 
-def _refused(schema: Any, kept: frozenset[Place]) -> tuple[Enforcement, bool] | None:
+def _refused(schema: Any, settings: Settings, kept: frozenset[Place]) -> tuple[Enforcement, bool] | None:
     """The first keyword that the validator refuses, and whether the mask enforces it; None if there is none."""
-    for entry in Program.inspect(schema):
+    for entry in Program.inspect(schema, **settings.of_program()):
         if entry.by == "refused":
             return entry, (entry.pointer, entry.keyword) in kept and not _shielded(entry.pointer)
     return None

@@ -16,7 +16,7 @@ from treille.constraints.bounded import TooLarge
 from treille.constraints.guidance import Grammar, compile_grammar
 from treille.constraints.independent import check_document
 from treille.constraints.json import Enforcement
-from treille.constraints.json_plan import Plan, Whitespace, plan_of, report_of, with_options
+from treille.constraints.json_plan import Plan, Settings, Whitespace, plan_of, report_of, with_options
 from treille.constraints.json_superset import superset
 from treille.constraints.lark import GrammarSource, check_unicode, quoted
 from treille.constraints.layered import LayeredConstraint, dead_from_the_start
@@ -33,17 +33,13 @@ class JsonSchema(GrammarSource):
 
     Attributes:
         text: the schema as compact JSON.
-        whitespace: how much of it may stand between the parts of a document.
-        ordered: whether properties come in the schema's order.
-        strict: whether a keyword that cannot be enforced is an error.
+        settings: how it is read.
         prefix: what comes before the document.
         model: the pydantic model that the schema was made from, which `parse` returns an object of.
     """
 
     text: str
-    whitespace: Whitespace = _DEFAULT_WHITESPACE
-    ordered: bool = True
-    strict: bool = True
+    settings: Settings = field(default_factory=Settings)
     prefix: str = ""
     model: Any = field(default=None, compare=False)
 
@@ -69,7 +65,7 @@ class JsonSchema(GrammarSource):
                 f"json_schema inside another grammar: {plan.reason} needs more than a grammar; leave it out there, or "
                 "use the schema as the constraint itself"
             )
-        return self._grammar(plan.schema)
+        return self._grammar(plan.schema, checked=False)
 
     def compile(self, vocabulary: Vocabulary, tokenization: Tokenization = "any") -> Constraint[Any]:
         """The constraint for a vocabulary: a mask, with the validator beside it where the schema needs it.
@@ -79,9 +75,9 @@ class JsonSchema(GrammarSource):
             ParameterError: The schema is too large, or no document satisfies it.
         """
         try:
-            whole = superset(self.schema, ordered=self.ordered)
+            whole = superset(self.schema, ordered=self.settings.ordered, formats=self.settings.formats)
             if not whole.lost:
-                return compile_grammar(self._grammar(whole.schema), vocabulary, tokenization, self.name)
+                return compile_grammar(self._grammar(whole.schema, checked=False), vocabulary, tokenization, self.name)
         except TooLarge:
             raise
         except RecursionError as error:
@@ -89,7 +85,8 @@ class JsonSchema(GrammarSource):
         except ParameterError:  # llguidance does not take it as it is
             pass
         plan = self._plan()
-        mask = compile_grammar(self._grammar(plan.schema), vocabulary, tokenization, self.name)
+        grammar = self._grammar(plan.schema, checked=plan.program is not None)
+        mask = compile_grammar(grammar, vocabulary, tokenization, self.name)
         if plan.program is None:
             mask.unenforced = plan.unenforced
             return mask
@@ -106,7 +103,7 @@ class JsonSchema(GrammarSource):
         Raises:
             ParameterError: The schema is nested too deeply.
         """
-        return report_of(self.text, self.whitespace, ordered=self.ordered)
+        return report_of(self.text, self.settings)
 
     def prefixed(self, prefix: str) -> "JsonSchema":
         """The documents with `prefix` before each."""
@@ -131,16 +128,22 @@ class JsonSchema(GrammarSource):
             check_document(self.text, text.removeprefix(self.prefix))
 
     def _plan(self) -> Plan:
-        return plan_of(self.text, self.whitespace, ordered=self.ordered, strict=self.strict)
+        return plan_of(self.text, self.settings)
 
-    def _grammar(self, schema: Any) -> Grammar:
-        """The rule of a schema, after the prefix."""
-        document = f"%json {json.dumps(with_options(schema, self.whitespace))}"
+    def _grammar(self, schema: Any, *, checked: bool) -> Grammar:
+        """The rule of a schema, after the prefix; `checked`: the validator reads the document too."""
+        document = f"%json {json.dumps(with_options(schema, self.settings.whitespace, checked=checked))}"
         return Grammar(f"start: {quoted(self.prefix, self.name)} {document}" if self.prefix else f"start: {document}")
 
 
 def json_schema(
-    schema: Any, *, whitespace: Whitespace = _DEFAULT_WHITESPACE, ordered: bool = True, strict: bool = True
+    schema: Any,
+    *,
+    whitespace: Whitespace = _DEFAULT_WHITESPACE,
+    ordered: bool = True,
+    strict: bool = True,
+    formats: bool = True,
+    registry: Mapping[str, Any] | None = None,
 ) -> JsonSchema:
     """The JSON documents that satisfy a schema.
 
@@ -148,9 +151,12 @@ def json_schema(
         schema: A dict or a bool, the path of a file, or a pydantic model class.
         whitespace: Characters of whitespace that may stand in one place between the parts of a document: a number,
             ``"any"``, or ``"compact"``, which is none.
-        ordered: Properties come in the order in which the schema lists them, which is fast. False: in any order.
+        ordered: Properties come in the order in which the schema lists them, and the values of `const` and `enum` are
+            spelled as there, which is fast. False: every order and spelling of a valid document.
         strict: A keyword that cannot be enforced is an error. False: it is left out, and the output's
             ``stats.unenforced`` names it.
+        formats: Whether ``format`` asserts; else it is an annotation, as the standard has it by default.
+        registry: Further documents that references may lead to, by URI; nothing is ever fetched.
 
     Raises:
         ParameterError: It is not a schema, or cannot be read.
@@ -171,7 +177,8 @@ def json_schema(
             f"json_schema: {type(schema).__name__} is not a schema; give a dict, a bool, the path of a file, "
             "or a pydantic model class"
         )
-    return JsonSchema(_written(schema), whitespace, ordered, strict, model=model)
+    settings = Settings(whitespace, ordered, strict, formats, _written(dict(registry or {})))
+    return JsonSchema(_written(schema), settings, model=model)
 
 
 def json_object(*, whitespace: Whitespace = _DEFAULT_WHITESPACE) -> JsonSchema:

@@ -29,6 +29,9 @@ EXACT_FORMATS = frozenset({"ipv4", "uuid"})
 WIDER_FORMATS = frozenset({"date", "date-time", "time", "duration", "email", "hostname", "ipv6", "uri"})
 """Formats of which llguidance allows more than the texts, such as 30 February."""
 
+_OTHER_CLASSES = re.compile(r"\\[sSDW]")
+"""Classes of characters that are not the same to llguidance and to ECMA-262."""
+
 GROUPS: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
@@ -57,17 +60,23 @@ class Superset(NamedTuple):
     lost: frozenset[Place]
 
 
-def superset(schema: Any, *, without: frozenset[str] = frozenset(), ordered: bool = True) -> Superset:
+def superset(
+    schema: Any, *, without: frozenset[str] = frozenset(), ordered: bool = True, formats: bool = True
+) -> Superset:
     """The schema with what llguidance can express.
 
     Args:
         schema: parsed.
         without: keywords to leave out everywhere, and what depends on them.
-        ordered: whether properties come in the schema's order; else in any, which leaves `required` out.
+        ordered: whether properties come in the schema's order and values are spelled as there; else every spelling of a
+            document is allowed, which leaves out `required` and what fixes a spelling.
+        formats: whether `format` asserts.
     """
     named = schema.get("$schema") if isinstance(schema, Mapping) else None
-    draft = METASCHEMAS.get(str(named).rstrip("#"), Draft.DRAFT_2020_12)
-    writer = _Writer(draft, without, ordered, set(), set())
+    draft = METASCHEMAS.get(str(named).rstrip("#")) if named is not None else Draft.DRAFT_2020_12
+    if draft is None:  # a metaschema of its own says which keywords mean anything
+        return Superset({}, frozenset(), frozenset({("#", "$schema")}))
+    writer = _Writer(draft, without, ordered, formats, set(), set())
     written = writer.write(schema, "#")
     if named is not None and isinstance(written, dict) and draft != Draft.DRAFT_2020_12:
         written["$schema"] = named
@@ -81,6 +90,7 @@ class _Writer:
     draft: Draft
     without: frozenset[str]
     ordered: bool
+    formats: bool
     kept: set[Place]
     lost: set[Place]
 
@@ -95,7 +105,7 @@ class _Writer:
         for key, value in schema.items():
             if key not in left_out and self._knows(key, value):
                 self._keep(found, key, value, pointer, schema)
-            elif key in ASSERTIONS and since(key, self.draft):
+            elif key in ASSERTIONS and since(key, self.draft) and (key != "format" or self.formats):
                 self.lost.add((pointer, key))
         self._close(found, schema)
         return found if self.ordered else _unordered(found)
@@ -103,7 +113,8 @@ class _Writer:
     def _left_out(self, schema: Mapping[str, Any]) -> frozenset[str]:
         """Keywords to leave out here, with those that would then hold for more than they are meant for."""
         left_out = self.without
-        if "patternProperties" in left_out and "patternProperties" in schema:
+        patterns = schema.get("patternProperties")
+        if patterns is not None and ("patternProperties" in left_out or not self._knows("patternProperties", patterns)):
             left_out |= {"additionalProperties"}
         if not self.ordered:
             left_out |= {"required"}
@@ -114,7 +125,12 @@ class _Writer:
     def _knows(self, key: str, value: Any) -> bool:
         """Whether a keyword with this value can stand in llguidance's schema."""
         if key == "format":
-            return value in EXACT_FORMATS | WIDER_FORMATS
+            known = EXACT_FORMATS | WIDER_FORMATS if self.ordered else EXACT_FORMATS
+            return self.formats and isinstance(value, str) and value in known
+        if key in ("pattern", "patternProperties") and any(map(_OTHER_CLASSES.search, _patterns(value))):
+            return False
+        if not self.ordered and key in ("const", "enum"):
+            return not _has_spellings(value)
         if key == "prefixItems":
             return self.draft == Draft.DRAFT_2020_12
         return key in VALUES or key in NAMED or key in LISTED or key in SINGLE or key in REFERENCES
@@ -128,19 +144,20 @@ class _Writer:
             value = [self.write(inner, f"{here}/{index}") for index, inner in enumerate(value)]
         elif key in SINGLE:
             value = self.write(value, here)
+        if not self.ordered and key == "type":
+            value = _any_number(value)
         if key == "oneOf":
             _also(found, {"anyOf": value})
         else:
             found[key] = value
-        whole = _is_whole(key, value, schema) and (self.ordered or key != "properties")  # else names may come twice
+        whole = _is_whole(key, value, schema) and (self.ordered or (key != "properties" and value == schema[key]))
         (self.kept if whole else self.lost).add((pointer, key))
 
     def _close(self, found: dict[str, Any], schema: Mapping[str, Any]) -> None:
         """Where nothing else can look at a property, `unevaluatedProperties` is `additionalProperties`."""
         rest = schema.get("unevaluatedProperties")
-        if rest is False and not schema.keys() & (IN_PLACE | {"additionalProperties"}):
-            if "patternProperties" in self.without and "patternProperties" in schema:
-                return
+        alone = not schema.keys() & (IN_PLACE | {"additionalProperties"})
+        if rest is False and alone and ("patternProperties" in found or "patternProperties" not in schema):
             found["additionalProperties"] = False
 
 
@@ -151,6 +168,25 @@ def _is_whole(key: str, value: Any, schema: Mapping[str, Any]) -> bool:
     if key == "minProperties":  # names that are not listed may come twice, and would count twice
         return schema.get("additionalProperties") is False and "patternProperties" not in schema
     return key != "oneOf"
+
+
+def _patterns(value: Any) -> list[str]:
+    """The patterns of `pattern` or `patternProperties`."""
+    return [pattern for pattern in ([value] if isinstance(value, str) else value) if isinstance(pattern, str)]
+
+
+def _has_spellings(value: Any) -> bool:
+    """Whether a value can be written in several ways, whitespace aside: 1 is 1.0, and members have no order."""
+    if isinstance(value, list):
+        return any(map(_has_spellings, value))
+    return isinstance(value, dict) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _any_number(kinds: Any) -> Any:
+    """The types with `number` for `integer`, because 1.0 is an integer too."""
+    if isinstance(kinds, list):
+        return list(dict.fromkeys(_any_number(kind) for kind in kinds))
+    return "number" if kinds == "integer" else kinds
 
 
 def _unordered(found: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +215,12 @@ def _escaped(token: str) -> str:
 
 
 def tightest(
-    schema: Any, accepts: Callable[[Any], bool], *, ordered: bool = True, attempts: int = 2 * len(GROUPS)
+    schema: Any,
+    accepts: Callable[[Any], bool],
+    *,
+    ordered: bool = True,
+    formats: bool = True,
+    attempts: int = 2 * len(GROUPS),
 ) -> Superset:
     """The superset of few left out keywords that llguidance accepts; at last the one that is any document.
 
@@ -187,15 +228,16 @@ def tightest(
         schema: parsed.
         accepts: whether llguidance accepts a schema.
         ordered: as for `superset`.
+        formats: as for `superset`.
         attempts: how many supersets are tried after the first.
     """
     together = [frozenset[str]().union(*GROUPS[: size + 1]) for size in range(1, len(GROUPS))]
     tried: set[str] = set()
     for without in (frozenset[str](), *(*GROUPS, *together)[:attempts]):
-        found = superset(schema, without=without, ordered=ordered)
+        found = superset(schema, without=without, ordered=ordered, formats=formats)
         key = repr(found.schema)
         if key not in tried and accepts(found.schema):
             return found
         tried.add(key)
-    whole = superset(schema, ordered=ordered)
+    whole = superset(schema, ordered=ordered, formats=formats)
     return Superset({}, frozenset(), whole.lost | whole.kept | {("#", "")})

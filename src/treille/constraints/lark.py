@@ -41,6 +41,9 @@ class GrammarSource(ABC):
         """The source of all texts that are `prefix` followed by a text of this one."""
         return Prefixed(prefix, self) if prefix else self
 
+    def check(self, text: str) -> None:  # noqa: B027 - most sources have nothing to check
+        """Nothing: there are no other means to tell."""
+
     def parse(self, text: str) -> Any:
         """The text itself."""
         return text

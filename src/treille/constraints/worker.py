@@ -1,6 +1,6 @@
 """The process in which `treille.constraints.bounded` tries a grammar; run as a script, so that it imports little.
 
-Reads one JSON object from standard input (the vocabulary, the grammar, the memory limit in bytes), compiles the grammar
+Reads one JSON object from standard input (the vocabulary, the grammar, the limits on memory in bytes and on time), compiles the grammar
 and computes its first mask, and writes llguidance's message, empty where there is none, as JSON.
 """
 
@@ -15,7 +15,7 @@ import llguidance
 def main() -> None:
     """Compile the grammar of standard input."""
     task = json.load(sys.stdin)
-    limit_memory(task["memory"])
+    limit(task["memory"], task["seconds"])
     wrapper = llguidance.TokenizerWrapper(_Table(task))
     matcher = llguidance.LLMatcher(llguidance.LLTokenizer(wrapper, eos_token=task["eos"]), task["grammar"], log_level=0)
     if not matcher.is_error():
@@ -37,13 +37,14 @@ class _Table:
         return [self._ids[bytes([byte])] for byte in text if bytes([byte]) in self._ids]
 
 
-def limit_memory(size: int) -> None:
-    """Bound this process's address space, where the system can."""
+def limit(size: int, seconds: int) -> None:
+    """Bound this process's address space and processor time, where the system can."""
     try:
         import resource
     except ImportError:  # pragma: no cover  # Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from treille.drafters._models import draft_shape
 from treille.drafters._vocabulary import Trim
 from treille.drafters.base import Drafter
 from treille.requests import Forward, Probabilities, Readout, Sample, Top, TopK
-from treille.sampling.verify import categorical, without
+from treille.sampling.verify import without
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -70,7 +70,7 @@ class Draws:
     def token(self, q: NDArray[Any]) -> int:
         """A draw from `q`."""
         self._draw += 1
-        return categorical(self.random, q, self.position, "draft", self._draw)
+        return self.random.categorical(q, self.position, "draft", self._draw)
 
     def shared(self, position: int, size: int) -> NDArray[np.float64]:
         """The Gumbel noise `[size]` by which the target draws at a position; the nodes of a level have it in common."""
@@ -218,7 +218,7 @@ class Source:
         if not self._keyed:
             return Chosen(*_largest(q, q, most))
         if not self.run.gumbel:
-            pick = categorical(self.run.random, law, node.length, "sample")
+            pick = self.run.random.categorical(law, node.length, "sample")
             return _after(pick, float(q[pick]), dict(zip(*_largest(q, q, most), strict=True)), most)
         # The target takes the largest log p + noise, so the candidates are the largest log q + the same noise.
         noise = self.draws.shared(node.length, len(q))
@@ -277,6 +277,8 @@ class TreeDrafter(Drafter):
 
     def source(self, run: Run, node: Node, *, chosen: bool = False) -> Source:
         """What a tree under `node` is grown from."""
+        if self.trim is not None and run.rejecting:
+            self.trim.alone()
         return Source(run, self.model, Draws(run.random, node.length), self.trim, chosen)
 
 

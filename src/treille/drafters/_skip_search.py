@@ -66,7 +66,7 @@ class SkipSearch:
         self._proposed += 1
         if self._proposed == 1:
             return self.best
-        if self._proposed % self.bayes_every == 0:
+        if self._proposed % self.bayes_every == 0 and self._scored:
             return self._most_promising()
         return self._draw(0)
 

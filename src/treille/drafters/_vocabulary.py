@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,7 +23,8 @@ class Trim:
     """Takes a draft's law to the kept tokens: zero elsewhere, renormalised.
 
     Args:
-        host: where the drafter runs. Its memory counts the tokens in use, over all runs of a language model.
+        host: where the drafter runs. Its memory counts the tokens in use, over all runs of a language model;
+            verification by rejection counts those of its own text.
         keep: token ids; or a number K of tokens: those used most so far, the lowest ids first among equals (in a
             vocabulary of merges they are the common ones). Tokens that end the text are always kept.
 
@@ -39,7 +40,8 @@ class Trim:
             if not 1 <= keep <= size:
                 raise ParameterError(f"draft: keep={keep}: must be between 1 and the {size} tokens of the vocabulary")
             self._most = keep
-            self._used = host.memory.setdefault(USED, np.zeros(size, np.int64))
+            self._used: NDArray[np.int64] = host.memory.setdefault(USED, np.zeros(size, np.int64))
+            self._own = np.zeros(size, np.int64)
             self._kept = self._choose()
         else:
             self._kept = self._mask(_ids(keep, size), size)
@@ -56,9 +58,17 @@ class Trim:
         if not self._most:
             return
         np.add.at(self._used, tokens, 1)
+        if self._own is not self._used:
+            np.add.at(self._own, tokens, 1)
         self._new += len(tokens)
         if self._new >= REFRESH:
             self._kept, self._new = self._choose(), 0
+
+    def alone(self) -> None:
+        """Count this text only: the text of a seed that is verified by rejection depends on what was drafted."""
+        if self._most and self._used is not self._own:
+            self._used = self._own
+            self._kept = self._choose()
 
     def _choose(self) -> NDArray[np.bool_]:
         return self._mask(np.argsort(-self._used, kind="stable")[: self._most], len(self._used))
@@ -77,23 +87,3 @@ def _ids(keep: Any, size: int) -> list[int]:
             f"draft: keep={keep!r}: give a number of tokens, or a list of ids between 0 and {size - 1}"
         )
     return list(keep)
-
-
-def most_used(texts: Iterable[Sequence[int]], k: int, always: Iterable[int] = ()) -> list[int]:
-    """The k token ids that occur most often in `texts`, ascending, `always` among them: a list for `keep=`.
-
-    Args:
-        texts: token ids, best of texts that the target generated on prompts like those to come.
-        k: how many; more if `always` has more.
-        always: ids to keep in any case, such as control tokens, digits, and what a grammar in use forces.
-    """
-    counts: dict[int, int] = {}
-    for text in texts:
-        for token in text:
-            counts[int(token)] = counts.get(int(token), 0) + 1
-    kept = {int(token) for token in always}
-    for token in sorted(counts, key=lambda token: (-counts[token], token)):
-        if len(kept) >= k:
-            break
-        kept.add(token)
-    return sorted(kept)

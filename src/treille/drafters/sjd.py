@@ -44,4 +44,4 @@ class sjd(jacobi):  # noqa: N801 - one name in five places
         """
         if not run.rejecting or isinstance(answer, Choice):
             return super()._guess(run, answer, position, at)
-        return run.random.categorical(tuple(answer), position, "draft", at), Law(answer)
+        return run.random.categorical(answer, position, "draft", at), Law(answer)

@@ -14,7 +14,7 @@ from treille.drafters._siblings import is_open
 from treille.drafters.base import Drafter, drafter
 from treille.errors import ParameterError
 from treille.requests import Attention, Forward, Probabilities, View
-from treille.sampling.verify import categorical, match, reject
+from treille.sampling.verify import match, reject
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -111,7 +111,7 @@ class triforce(Drafter):  # noqa: N801 - one name in five places
         if isinstance(answer, Exception):
             return None
         if run.rejecting:
-            return categorical(noise, answer, node.length, "draft"), Law(answer)
+            return noise.categorical(answer, node.length, "draft"), Law(answer)
         return answer.token, None
 
     def _choose_chunks(self, node: Node) -> Generator[Request, Any, View]:

@@ -411,14 +411,15 @@ class Engine:
             return packer if packer.jobs else None
         # Nothing fits although every younger job gave way: what still holds memory waits for something else.
         pending = min(pendings, key=lambda p: p.task.job.number)
-        if self._preempt(packer, pending.task.job, any_age=True):
+        gave_way = self._preempt(packer, pending.task.job, any_age=True)
+        if gave_way or (pending.variant.whole and pending.task.job.release(scratch_only=True)):
             return self._pack(runner, layers, pendings)
         self._pending[runner.name].remove(pending)
         error = DecodingError(
             f"KV memory of {runner.memory.slots} tokens is full with the branches of this run alone; "
             "use a narrower strategy or load with a larger kv_slots"
         )
-        self._ready.append((pending.task, None, error))
+        self._ready.append((pending.task, *pending.give_up(error)))
         return None
 
     def _preempt(self, packer: Packer, job: Job, *, any_age: bool = False) -> bool:

@@ -35,6 +35,7 @@ class Stats:
         scored: texts given to scorers.
         preemptions: times it lost its KV rows.
         drafts: what drafting did.
+        unenforced: what the constraint asks for and nothing enforces, because its user allowed that.
         seconds: wall time per phase: `queue`, `prefill` and `decode` forwards, `readout`, and `total`.
     """
 
@@ -47,6 +48,7 @@ class Stats:
     scored: int = 0
     preemptions: int = 0
     drafts: DraftCounts = field(default_factory=DraftCounts)
+    unenforced: tuple[str, ...] = ()
     seconds: dict[str, float] = field(
         default_factory=lambda: {"queue": 0.0, "prefill": 0.0, "decode": 0.0, "readout": 0.0, "total": 0.0}
     )
@@ -88,7 +90,7 @@ class Job:
         self.output: Output | None = None
         self.error: BaseException | None = None
         self.done = False
-        self.stats = Stats(drafts=run.drafts)
+        self.stats = Stats(drafts=run.drafts, unenforced=() if run.constraint is None else run.constraint.unenforced)
         self.submitted = time.perf_counter()
         self.started: float | None = None
         self.on_done: Callable[[Job], None] | None = None
@@ -101,11 +103,16 @@ class Job:
             raise Cancelled("the run was cancelled")
         return self.output
 
-    def release(self) -> None:
-        """Let go of all its rows; its nodes keep their tokens and can be computed again."""
-        for rows in list(self.handles):
+    def release(self, *, scratch_only: bool = False) -> bool:
+        """Let go of its rows, or of those that are scratch; False if there were none.
+
+        Its nodes keep their tokens and can be computed again.
+        """
+        gone = [rows for rows in self.handles if rows.alive and (rows.segment.scratch or not scratch_only)]
+        for rows in gone:
             rows.release()
-        self.handles.clear()
+            self.handles.discard(rows)
+        return bool(gone)
 
 
 def is_output(value: object) -> bool:
@@ -166,6 +173,14 @@ class Pending:
         """One node has no answer, but the others may; its error is its result."""
         self.failures[index] = error
         self.missing.discard(index)
+
+    def give_up(self, error: Exception) -> tuple[list[Any] | None, Exception | None]:
+        """What the strategy is sent when nothing more can be computed: an answer with failures, or the error."""
+        if not self.request.may_fail:
+            return None, error
+        for index in tuple(self.missing):
+            self.fail(index, error)
+        return self.answer(), None
 
     def answer(self) -> list[Any]:
         """What the strategy is sent: one result per node, or a tuple of results if it asked for a tuple."""

@@ -2,6 +2,8 @@
 
 Some constraints cannot say cheaply which of all tokens may follow, but can say of one token whether it may. A pick is
 then rejected and drawn again until it is allowed, which gives exactly p renormalised over the allowed tokens.
+Log-probabilities need the mass of all refused tokens: they are found most probable first, until what has not been
+checked is too little to matter.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from treille.engine.readouts import Reading
+
+
+PICKED, LISTED = 1e-4, 1e-6
+"""Share of the allowed mass that may stay unchecked where one token is picked, and where several are compared."""
 
 
 def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
@@ -39,6 +45,7 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
 
     match reading.want:
         case Argmax() | Sample():
+            _settle(row, admits, PICKED)
             token = _pick(reading, row, admits)
             if token is None:
                 reading.error = constraint.dead_end(reading.node)
@@ -46,8 +53,11 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
             logprob = float(row[token] - torch.logsumexp(row, -1))
             reading.result = Choice(token, logprob, float(raw[token]))
         case TopK(k, renormalize):
+            if renormalize:
+                _settle(row, admits, LISTED)
             reading.result = _top(row, raw, k, admits, renormalize=renormalize)
         case LogProbs(tokens):
+            _settle(row, admits, LISTED)
             _drop(row, [token for token in tokens if not admits(token)])
             row = row - torch.logsumexp(row, -1)
             reading.result = tuple(row[list(tokens)].tolist())
@@ -60,6 +70,24 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
                 reading.result = torch.softmax(row.double(), -1).cpu().numpy()
             else:
                 reading.result = torch.log_softmax(row, -1)
+
+
+def _settle(row: Tensor, admits: Callable[[int], bool], most: float) -> None:
+    """Take refused tokens out of `row`, until what is unchecked is at most `most` of what is known to be allowed."""
+    mass, order = torch.sort(torch.softmax(row.double(), -1), descending=True, stable=True)
+    unchecked = (mass.sum() - mass.cumsum(-1)).tolist()
+    refused: list[int] = []
+    allowed = 0.0
+    for token, share, left in zip(order.tolist(), mass.tolist(), unchecked, strict=True):
+        if share == 0.0:
+            break
+        if admits(token):
+            allowed += share
+        else:
+            refused.append(token)
+        if left <= most * allowed:
+            break
+    _drop(row, refused)
 
 
 def _drop(row: Tensor, tokens: list[int]) -> None:

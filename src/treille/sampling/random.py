@@ -5,11 +5,10 @@ SC 2011) at a counter made of (position, purpose, draw) under a key made of (see
 draw depends neither on how many draws came before it nor on what else is in the batch.
 """
 
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from torch import Tensor
 from treille.errors import InternalError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _MASK = 0xFFFFFFFF
@@ -101,16 +102,20 @@ class Random:
         """True with probability ``p`` (``p <= 0``: never, ``p >= 1``: always); the comparison is exact."""
         return self.uniform(position, purpose, draw) < p
 
-    def categorical(self, weights: Sequence[float | Fraction], position: int, purpose: str, draw: int = 0) -> int:
+    def categorical(
+        self, weights: "Sequence[float | Fraction] | NDArray[Any]", position: int, purpose: str, draw: int = 0
+    ) -> int:
         """An index with probability proportional to its weight; never one of weight zero.
 
         Raises:
             InternalError: a weight is negative or not a number, or all are zero.
         """
+        uniform = self.uniform(position, purpose, draw)
+        if isinstance(weights, np.ndarray) and weights.dtype == np.float64:
+            return _index_of(weights, uniform)
         total = sum(weights, start=Fraction(0))
         if not total > 0 or min(weights) < 0:
             raise InternalError(f"weights must be >= 0 with a positive sum, but are {list(weights)[:8]} …")
-        uniform = self.uniform(position, purpose, draw)
         target = Fraction(uniform) * total if isinstance(total, Fraction) else uniform * total
         reached: float | Fraction = Fraction(0)
         last = 0
@@ -132,6 +137,21 @@ class Random:
         bits = ((words[:, 0::2] << np.uint64(21)) | (words[:, 1::2] >> np.uint64(11))).reshape(-1)[:size]
         uniforms = (bits.astype(np.float64) + 0.5) * 2.0**-53  # inside (0, 1): both logarithms are finite
         return -np.log(-np.log(uniforms))
+
+
+def _index_of(weights: "NDArray[np.float64]", uniform: float) -> int:
+    """The index whose part of the weights' sum holds `uniform`: what the loop over a list finds, for long rows.
+
+    Raises:
+        InternalError: as `Random.categorical`.
+    """
+    reached = weights.cumsum()
+    total = reached[-1]
+    if not total > 0 or weights.min() < 0:
+        raise InternalError(f"weights must be >= 0 with a positive sum, but are {weights[:8].tolist()} …")
+    index = int(reached.searchsorted(uniform * total, side="right"))
+    # The product may round up to the total; the last index with weight is the first that reaches it.
+    return min(index, int(reached.searchsorted(total)))
 
 
 def sample_rows(logits: Tensor, uniforms: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from treille.errors import NoTokenLeft
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -72,7 +74,11 @@ class Laws(Protocol):
     """p at every node of a draft tree."""
 
     def __getitem__(self, index: int, /) -> NDArray[Any]:
-        """`[V]`, float64 or exact fractions."""
+        """`[V]`, float64 or exact fractions.
+
+        Raises:
+            NoTokenLeft: no token is allowed there.
+        """
         ...
 
 
@@ -87,7 +93,13 @@ def reject(tree: DraftTree, laws: Laws, random: Random) -> Walk:
     position, draw, node = tree.nodes[0].length, 0, 0
     accepted: list[int] = []
     while True:
-        left, taken = laws[node], None
+        try:
+            left, taken = laws[node], None
+        except NoTokenLeft:
+            if not accepted:
+                raise
+            # Nothing can follow the last accepted node: it is the next step's concern.
+            return Walk(tuple(accepted[:-1]), tree.nodes[accepted[-1]].token)
         proposal = _Proposal()
         for trial in tree.trials[node]:
             d = proposal.given_earlier(trial)
@@ -97,7 +109,7 @@ def reject(tree: DraftTree, laws: Laws, random: Random) -> Walk:
             draw += 1
             left = residual(left, d, trial.token)
         if taken is None:
-            return Walk(tuple(accepted), random.categorical(tuple(left), position, "residual", draw))
+            return Walk(tuple(accepted), random.categorical(left, position, "residual", draw))
         if taken.index is None:  # not computed: it is the token after the others
             return Walk(tuple(accepted), taken.token)
         draw += 1

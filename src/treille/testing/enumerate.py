@@ -6,13 +6,14 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+import numpy as np
+
 from treille.errors import ParameterError
 from treille.sampling.random import Random
 from treille.testing.alone import Alone, Driven, Models, run_alone
 from treille.testing.readings import Readings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from treille.sampling.chain import Chain
@@ -31,8 +32,10 @@ class _Laws:
     def __init__(self) -> None:
         self._known: dict[int, tuple[Sequence[float | Fraction], Law, _Options]] = {}
 
-    def of(self, weights: Sequence[float | Fraction]) -> tuple[Law, _Options]:
+    def of(self, weights: Sequence[float | Fraction] | NDArray[Any]) -> tuple[Law, _Options]:
         """Exact probabilities by index, and the indices of positive probability with theirs."""
+        if isinstance(weights, np.ndarray):
+            weights = tuple(weights.tolist())
         known = self._known.get(id(weights))
         if known is None:
             exact = _exact(weights)
@@ -62,7 +65,7 @@ class _Script:
         self._made: dict[_Key, tuple[Law, int]] = {}
         self._left: dict[_Key, tuple[Fraction, Fraction]] = {}  # where the key's number lies, once drawn
 
-    def choose(self, weights: Sequence[float | Fraction], key: _Key) -> int:
+    def choose(self, weights: Sequence[float | Fraction] | NDArray[Any], key: _Key) -> int:
         """The index chosen for `key`; the same key and law get the same choice."""
         law, options = self.laws.of(weights)
         before = self._made.get(key)
@@ -135,7 +138,9 @@ class ScriptedRandom(Random):
         chance = min(max(_rational(p), Fraction(0)), Fraction(1))
         return self._script.choose((chance, 1 - chance), (self.stream, position, purpose, draw)) == 0
 
-    def categorical(self, weights: Sequence[float | Fraction], position: int, purpose: str, draw: int = 0) -> int:
+    def categorical(
+        self, weights: Sequence[float | Fraction] | NDArray[Any], position: int, purpose: str, draw: int = 0
+    ) -> int:
         """Every index of positive weight in turn."""
         return self._script.choose(weights, (self.stream, position, purpose, draw))
 

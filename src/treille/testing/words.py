@@ -43,6 +43,15 @@ class BoundWords:
         self._start = start
 
     @property
+    def source(self) -> None:
+        """There is no text to check."""
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """Nothing is left out."""
+        return ()
+
+    @property
     def loose(self) -> bool:
         """Masks are exact."""
         return False
@@ -80,6 +89,10 @@ class BoundWords:
             found.append(int(row.argmax()))
             at = at.child(found[-1])
         return tuple(found)
+
+    def expected(self, node: Node) -> tuple[int, ...]:  # noqa: ARG002 - the protocol's signature
+        """Tokens are all there is, and those that must follow are forced."""
+        return ()
 
     def over(self, node: Node) -> bool:
         """Whether the text is complete and cannot go on."""

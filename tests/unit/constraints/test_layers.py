@@ -75,6 +75,34 @@ def test_any_order() -> None:
     assert not any(accepts(constraint, text) for text in ('{"a":1}', '{"a":1,"a":2}', '{"a":1,"b":2,"b":3}', '{"c":1}'))
 
 
+def test_any_spelling() -> None:
+    """ordered=False takes every spelling of a number and of a constant; by default there is one."""
+    free = json_schema({"enum": [1, {"a": 1, "b": 2}]}, ordered=False).compile(VOCABULARY)
+    assert all(accepts(free, text) for text in ("1", "1.0", "10e-1", '{"b":2,"a":1}'))
+    assert not accepts(free, '{"a":1}')
+    assert not accepts(json_schema({"enum": [1]}).compile(VOCABULARY), "1.0")
+    assert accepts(json_schema({"type": "integer"}, ordered=False).compile(VOCABULARY), "2.0")
+
+
+def test_a_name_in_escapes_is_that_name() -> None:
+    """An escaped spelling of a listed name does not pass for an additional one."""
+    constraint = json_schema({"type": "object", "properties": {"a": {"type": "integer"}}}).compile(VOCABULARY)
+    assert accepts(constraint, '{"a":1,"c":""}')
+    assert not accepts(constraint, '{"\\u0061":""}')
+
+
+def test_formats_and_registry() -> None:
+    """Formats assert unless that is switched off; references lead to given documents, and only there."""
+    assert not accepts(json_schema({"format": "ipv4", "type": "string"}).compile(VOCABULARY), '"x"')
+    assert accepts(json_schema({"format": "ipv4", "type": "string"}, formats=False).compile(VOCABULARY), '"x"')
+    schema = {"$ref": "http://example.com/a"}
+    with pytest.raises(SchemaRefused, match="registry="):
+        json_schema(schema).compile(VOCABULARY)
+    constraint = json_schema(schema, registry={"http://example.com/a": {"type": "integer"}}).compile(VOCABULARY)
+    assert accepts(constraint, "1")
+    assert not accepts(constraint, '"1"')
+
+
 def test_states_of_two_layers_are_values() -> None:
     """A fork leaves its origin as it is; ends are offered only where both layers end."""
     constraint = json_schema({"type": "array", "uniqueItems": True}).compile(VOCABULARY)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from draft_tables import DRAFT, acceptance, long_text, proposed
 
-from treille.drafters._vocabulary import REFRESH, Trim, most_used
+from treille.drafters._vocabulary import REFRESH, Trim
 from treille.drafters.base import Host
+from treille.drafters.vocab_trim import most_used
 from treille.errors import ParameterError
 from treille.testing.alone import _TableShape
 
@@ -45,6 +46,16 @@ def test_what_is_kept_is_learned_from_the_text():
     trim.learn(np.array([4] * REFRESH + [3] * 5))
     assert np.flatnonzero(trim(uniform)).tolist() == [0, 3, 4]
     assert np.flatnonzero(Trim(host(memory=memory), 2)(uniform)).tolist() == [3, 4]
+
+
+def test_other_texts_do_not_shape_a_text_that_is_verified_by_rejection():
+    """Alone, only the text's own tokens count."""
+    memory = {}
+    Trim(host(memory=memory), 2).learn(np.array([4, 5] * REFRESH))
+    trim = Trim(host(memory=memory), 2)
+    trim.learn(np.array([3]))
+    trim.alone()
+    assert np.flatnonzero(trim(np.full(6, 1 / 6))).tolist() == [0, 3]
 
 
 def test_nothing_in_common_drafts_nothing():

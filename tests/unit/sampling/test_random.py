@@ -183,3 +183,16 @@ def test_sample_rows_are_independent():
     uniforms = torch.rand(30, dtype=torch.float64, generator=g)
     together = sample_rows(logits, uniforms)
     assert together.tolist() == [sample_rows(l[None], u[None]).item() for l, u in zip(logits, uniforms, strict=True)]
+
+
+def test_a_long_row_is_drawn_like_a_list():
+    """An array of floats gives the index that the list of its numbers gives, never one of weight zero."""
+    generator = np.random.default_rng(0)
+    for position in range(300):
+        p = generator.dirichlet(np.full(20, 0.2)) * (generator.random(20) < 0.7)
+        index = Random(1).categorical(p, position, "draft")
+        assert p[index] > 0
+        assert index == Random(1).categorical(p.tolist(), position, "draft")
+    for wrong in (np.zeros(3), np.array([0.5, -0.1, 0.6]), np.array([np.nan, 1.0, 1.0])):
+        with pytest.raises(InternalError, match="positive sum"):
+            Random(1).categorical(wrong, 0, "draft")

@@ -9,7 +9,7 @@ from verified import draw, draws_without_replacement, law, law_of, marginal, roo
 
 from treille.draft_tree import Law
 from treille.sampling.random import Random
-from treille.sampling.verify import categorical, chance, match, reject, residual, without
+from treille.sampling.verify import chance, match, reject, residual, without
 from treille.testing import TableModel
 
 P, Q = law(0.4, 0.3, 0.2, 0.1), law(0.1, 0.2, 0.3, 0.4)
@@ -335,17 +335,6 @@ def test_equal_laws_accept_everything():
 def test_a_law_can_be_used_up():
     """Without its last token a law is all zero, which tells a drafter to stop."""
     assert not without(np.array([0.0, 1.0]), 1).any()
-
-
-def test_draws_from_arrays_are_those_of_random():
-    """`categorical` gives the token that `Random.categorical` gives, never one of weight zero."""
-    generator = np.random.default_rng(0)
-    for position in range(300):
-        p = generator.dirichlet(np.full(20, 0.2)) * (generator.random(20) < 0.7)
-        p = p / p.sum()
-        token = categorical(Random(1), p, position, "draft")
-        assert p[token] > 0
-        assert token == Random(1).categorical(p.tolist(), position, "draft")
 
 
 def test_floats_accept_like_fractions():
