@@ -217,6 +217,11 @@ class Forward:
     view: View | None = None
     since: int = 0
 
+    @property
+    def of_text(self) -> bool:
+        """Whether it asks the whole target: what a draft looks at is not text yet."""
+        return self.model == "target" and self.layers is None and self.view is None
+
 
 class Gather:
     """Run strategies concurrently as branches of one run. Result: the list of their outputs, in order."""

@@ -15,7 +15,7 @@ CASES: dict[str, list[str]] = {
     "prompt_lookup": ["prompt_lookup:k=3,n_max=2", "prompt_lookup:k=2,n_max=1,pick=earliest"],
     "draft_model": ["draft_model:k=2", "draft_model:k=2,keep=[0,1]"],
     "specinfer": ["specinfer:widths=[2]"],
-    "rsd_c": ["rsd_c:widths=[2]", "rsd_c:widths=[2,1]"],
+    "rsd_c": ["rsd_c:widths=[2]"],
     "rsd_s": ["rsd_s:width=1,depth=2"],
     "dyspec": ["dyspec:rows=2", "dyspec:rows=2,form=heap"],
     "dynamic_tree": ["dynamic_tree:rows=4,k=2,depth=2"],

@@ -108,6 +108,19 @@ def test_branches_are_the_plain_branches(draft, strategy):
         assert run_alone(STRATEGIES[strategy], MODELS, draft=draft, **limits).texts == plain.texts
 
 
+@pytest.mark.parametrize(
+    "draft", ["draft_model:k=5", "prompt_lookup:k=5", "pearl:k=3", "swift:k=3,width=1,proposals=0,threshold=0"]
+)
+def test_a_race_is_not_decided_by_drafts(draft):
+    """What a branch drafts ahead is no text: a branch that can still win is not closed for it."""
+    short = TableModel.markov([["8/10", "17/100", "3/100"], ["8/10", "17/100", "3/100"], ["1/10", "3/10", "3/5"]])
+    guess = TableModel.markov([["7/10", "3/10", "0"], ["6/10", "4/10", "0"], ["3/10", "2/5", "3/10"]])
+    for seed in range(60):
+        limits = {"prompt": (0,), "max_new_tokens": 16, "eos_token_ids": (2,), "random": Random(seed)}
+        plain = run_alone(first_finish(n=4), short, **limits)
+        assert run_alone(first_finish(n=4), {"target": short, "draft": guess}, draft=draft, **limits).text == plain.text
+
+
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_stop_strings_cut_inside_a_draft(draft):
     """A stop string in the middle of accepted tokens ends the text there."""

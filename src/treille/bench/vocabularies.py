@@ -44,7 +44,9 @@ def byte_level(size: int, work: Path) -> Vocabulary:
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}), encoding="utf-8")
     tokenizer = load_tokenizer(folder)
     assert tokenizer is not None
-    return Vocabulary.of(tokenizer, [tokenizer.backend.token_to_id("<|end|>")])
+    end = tokenizer.backend.token_to_id("<|end|>")
+    assert end is not None
+    return Vocabulary.of(tokenizer, [end])
 
 
 def _texts() -> Iterator[str]:

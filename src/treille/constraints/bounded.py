@@ -58,7 +58,9 @@ def check_bounded(grammar: str, vocabulary: Vocabulary, name: str) -> None:
     too_large = f"{name}: {len(grammar)} characters need more than"
     way_out = "split the language, or list strings with trie(), which has no such limit"
     try:
-        trial = subprocess.run(command, input=task, capture_output=True, text=True, timeout=PATIENCE * SECONDS, check=False)  # noqa: S603
+        trial = subprocess.run(  # noqa: S603
+            command, input=task, capture_output=True, text=True, timeout=PATIENCE * SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise TooLarge(f"{too_large} {SECONDS} s to compile; {way_out}") from error
     if trial.returncode == -signal.SIGXCPU:

@@ -13,7 +13,8 @@ all, nothing is held back, and the text may be cut, which its finish reason tell
 """
 
 from collections.abc import Sequence
-from typing import Generic
+from typing import Any, Generic
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,17 @@ _CANDIDATES = 64
 """Tokens that are tried near the limit, besides those that spell the plan; lowest ids first."""
 _LEAST_ROOM, _MOST_ROOM = 8, 64
 """Bounds of the room, in tokens, that a plan must leave for the limit to be far; between them: the first plan."""
+
+
+_PLANS: WeakKeyDictionary[Any, tuple[int, ...] | None] = WeakKeyDictionary()
+"""Completions of the empty text by constraint: the search may take longer than a short answer."""
+
+
+def _first_plan(constraint: Constraint[S], root: S) -> tuple[int, ...] | None:
+    """A completion of the empty text, searched for once per constraint."""
+    if constraint not in _PLANS:
+        _PLANS[constraint] = constraint.closing(root)
+    return _PLANS[constraint]
 
 
 class Budgeted(Generic[S]):
@@ -64,7 +76,7 @@ class BudgetConstraint(Generic[S]):
         self.inner = inner
         self.limit = max_new_tokens
         self._root = inner.start()
-        plan = inner.closing(self._root)
+        plan = _first_plan(inner, self._root)
         if plan is not None and len(plan) > max_new_tokens:
             raise ParameterError(
                 f"max_new_tokens={max_new_tokens}: too few for this constraint (the shortest text found has "

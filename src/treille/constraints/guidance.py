@@ -199,9 +199,11 @@ class GuidanceConstraint(Exact):
         assert out.dtype == np.int32, out.dtype
         assert out.flags.c_contiguous
         assert out.shape == (len(states), self.vocabulary.words), out.shape
-        address, size = out.ctypes.data, 4 * self.vocabulary.words
-        # Along a line, so that its matcher goes back once and then forward.
-        for row in sorted(range(len(states)), key=lambda row: (id(states[row].line), states[row].length)):
+        address, size = out.__array_interface__["data"][0], 4 * self.vocabulary.words
+        rows: Sequence[int] = range(len(states))
+        if len(rows) > 1:  # along a line, so that its matcher goes back once and then forward
+            rows = sorted(rows, key=lambda row: (id(states[row].line), states[row].length))
+        for row in rows:
             state = states[row]
             if state.before is not None:
                 out[row] = 0

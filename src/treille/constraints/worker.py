@@ -1,7 +1,8 @@
 """The process in which `treille.constraints.bounded` tries a grammar; run as a script, so that it imports little.
 
-Reads one JSON object from standard input (the vocabulary, the grammar, the limits on memory in bytes and on time), compiles the grammar
-and computes its first mask, and writes llguidance's message, empty where there is none, as JSON.
+Reads one JSON object from standard input (the vocabulary, the grammar, the limits on memory in bytes and on time in
+seconds), compiles the grammar and computes its first mask, and writes llguidance's message, empty where there is none,
+as JSON.
 """
 
 import json

@@ -60,6 +60,9 @@ def grow_chain(
 ) -> Generator[Request, Any, None]:
     """Fill `tree` with a chain of the variant's first tokens, and leaves beside them.
 
+    Nothing is drafted before the prompt is read: its rows are then computed as they are without a draft, and equal to
+    the last bit where sums depend on how many rows a forward has.
+
     Args:
         run: the run that is drafted for.
         tree: has its root only.
@@ -70,7 +73,7 @@ def grow_chain(
         width: siblings of a level, the chain's own token included, by the confidence there.
     """
     last = 0
-    for _ in range(depth):
+    for _ in range(0 if tree.nodes[0] is run.tip else depth):
         if tree.size >= rows or not is_open(run, tree, last):
             return
         confidence, siblings = yield from source.read(tree.nodes[last], width(0.0))

@@ -335,11 +335,12 @@ class Engine:
         if error is not None:
             self._ready.append((task, None, error))
             return
-        task.progress = min(node.length for node in request.nodes)
         variant = variant_of(request, self.runners[request.model].decoder.shape.layers)
         self._pending[request.model].append(Pending(task, request, variant))
-        if task.parent is not None and task.parent.kind == "race":
-            self._check(task.parent)
+        if request.of_text:  # what drafts look at is no text yet
+            task.progress = min(node.length for node in request.nodes)
+            if task.parent is not None and task.parent.kind == "race":
+                self._check(task.parent)
 
     def _forward(self, runner: ModelRunner, layers: Layers | None, pendings: list[Pending]) -> None:
         """Pack, compute, read, answer: one forward of one model, or of some of its layers."""

@@ -315,7 +315,8 @@ class _Branch:
         """The least (length, index) it can finish with: a text that asks about its end gets one token more."""
         if self.done:
             return self.output.length, self.index
-        lengths = [node.length for request in self.waits if isinstance(request, Forward) for node in request.nodes]
+        texts = [request for request in self.waits if isinstance(request, Forward) and request.of_text]
+        lengths = [node.length for request in texts for node in request.nodes]
         return min(lengths, default=-1) + 1, self.index
 
 

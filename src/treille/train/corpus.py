@@ -183,7 +183,7 @@ class Mixture:
     def example(self, rng: np.random.Generator, step: int) -> Example:
         """A random example of a random task, at a level that is admitted at this step."""
         task = TASKS[str(rng.choice(self.names, p=self.shares))]
-        levels = task.levels
+        levels = task.training_levels
         if step < self.data.level_steps:
             levels = min(levels, 2 + (levels - 2) * step // self.data.level_steps)
         weights = self.data.level_decay ** np.arange(levels)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from small_models import PROMPT, assert_plain_text, engine, host, start, text
+from small_models import assert_plain_text, engine, host, start, text
 
 from treille.drafters._skip_search import SkipSearch, as_layers
 from treille.drafters.base import Budget
@@ -175,12 +175,3 @@ def test_a_model_of_two_layers_is_refused():
     """The first and the last layer stay, so three are needed."""
     with pytest.raises(ParameterError, match="3 are needed"):
         swift(host(engine(2)))
-
-
-def test_the_prompt_alone_is_enough():
-    """The first step drafts, too: its context is read whole first."""
-    the_engine = engine()
-    run = start(the_engine, "swift:k=2,threshold=0")
-    text(the_engine, run)
-    assert run.drafts.steps < run.drafts.emitted or run.drafts.drafted > 0
-    assert run.tip.length == len(PROMPT)

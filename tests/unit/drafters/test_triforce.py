@@ -11,7 +11,7 @@ from tiny import decoder
 from treille.drafters import triforce as module
 from treille.drafters.triforce import best_chunks, triforce
 from treille.errors import ParameterError
-from treille.sampling.verify import Walk, categorical, reject
+from treille.sampling.verify import Walk, reject
 from treille.strategies import sample
 from treille.testing import TableModel, enumerate_outputs
 
@@ -42,7 +42,7 @@ def test_drawing_from_the_middle_law_after_a_rejection_is_wrong(monkeypatch):
     def careless(tree, laws, random):
         walk = reject(tree, laws, random)
         position = tree.nodes[0].length
-        return Walk(walk.accepted, categorical(random, laws[walk.last], position, "residual", 1))
+        return Walk(walk.accepted, random.categorical(laws[walk.last], position, "residual", 1))
 
     plain = enumerate_outputs(sample(), TARGET, prompt=(0, 1, 0), max_new_tokens=3)
     monkeypatch.setattr(module, "reject", careless)

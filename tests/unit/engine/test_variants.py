@@ -8,7 +8,7 @@ from tiny import decoder, engine, full_logits, submit
 from treille.attention.plan import AttentionPlan, Block, Piece
 from treille.cache.slots import KVMemory
 from treille.engine.variant import held, variant_of, whole
-from treille.errors import ParameterError, StrategyError
+from treille.errors import DecodingError, ParameterError, StrategyError
 from treille.requests import Argmax, Attention, Distribution, Exits, Forward, Hidden, Layers, View
 from treille.strategies import greedy
 from treille.strategy import Configured, Hypothesis, Output, StrategyInfo
@@ -233,3 +233,44 @@ def test_a_model_without_access_to_its_layers_is_refused():
     for refused in (Forward((node,), Argmax(), layers=Layers(2)), Forward((node,), Exits((2,)))):
         assert "access to single layers" in str(refusal(refused, the_engine.runners))
     assert refusal(Forward((node,), Argmax(), view=View((), 3), since=3), the_engine.runners) is None
+
+
+def test_scratch_gives_way_before_a_run_fails():
+    """A run whose own scratch fills the memory loses it when it asks for exact rows; the text is never at stake."""
+
+    def reads(run):
+        yield Forward((run.tip,), Argmax())
+        drafted = [run.tip.child(token) for token in range(20)]
+        how = {"layers": Layers.without([1]), "since": len(PROMPT)}
+        yield Forward(drafted, Argmax(), **how)
+        other = [run.tip.child(token) for token in range(20, 40)]
+        laws_of = yield Forward(other, Distribution(raw=True))
+        assert not any(rows.alive for node in drafted for rows in node.kv.values())
+        for node, law in zip(other, laws_of, strict=True):
+            torch.testing.assert_close(
+                law, full_logits(MODEL, node.path.tolist())[-1].log_softmax(-1), atol=1e-4, rtol=1e-4
+            )
+        return Output((Hypothesis(other[0]),))
+
+    the_engine = engine(MODEL, slots=48)
+    the_engine.run([submit(the_engine, strategy(reads), PROMPT)])
+
+
+def test_a_draft_that_does_not_fit_fails_where_it_may():
+    """With `may_fail` the nodes for which there is no memory have the error as their answer; otherwise it is raised."""
+    answers = []
+
+    def reads(run, may_fail):
+        yield Forward((run.tip,), Argmax())
+        drafted = [run.tip.child(token) for token in range(40)]
+        how = {"layers": Layers(2), "since": len(PROMPT)}
+        answers.extend((yield Forward(drafted, Argmax(), may_fail=may_fail, **how)))
+        return Output((Hypothesis(drafted[0]),))
+
+    the_engine = engine(MODEL, slots=48)
+    the_engine.run([submit(the_engine, strategy(lambda run: reads(run, may_fail=True)), PROMPT)])
+    kinds = [isinstance(answer, DecodingError) for answer in answers]
+    assert any(kinds)
+    assert not all(kinds)
+    with pytest.raises(DecodingError, match="full"):
+        the_engine.run([submit(the_engine, strategy(lambda run: reads(run, may_fail=False)), PROMPT)])

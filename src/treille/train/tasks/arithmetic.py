@@ -68,5 +68,5 @@ def rewards(example: Example, answer: str) -> list[float]:
 
 
 ARITHMETIC = Task(
-    "arithmetic", "a chain of operations, worked from the left, one step a line", len(LEVELS), 2, draw, accepts, rewards
+    "arithmetic", "a chain of operations, worked from the left, one step a line", len(LEVELS), 0, draw, accepts, rewards
 )

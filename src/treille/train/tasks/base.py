@@ -58,6 +58,7 @@ class Task:
         accepts: whether an answer (surrounding whitespace removed) is right; never raises.
         rewards: value in [0, 1] of each written step, where the task has steps.
         draw_held_out: the draw of the held-out split, where that has sources of its own.
+        unseen: number of levels, the hardest ones, of which no training text is made.
     """
 
     name: str
@@ -68,6 +69,12 @@ class Task:
     accepts: Callable[[Example, str], bool]
     rewards: Callable[[Example, str], list[float]] | None = None
     draw_held_out: Callable[[random.Random, int], Drawn] | None = None
+    unseen: int = 0
+
+    @property
+    def training_levels(self) -> int:
+        """Number of levels that training texts are made of: ``0 … training_levels - 1``."""
+        return self.levels - self.unseen
 
     def example(self, index: int, *, seed: int = 0, split: Split, level: int | None = None) -> Example:
         """The example with this key: equal arguments give equal examples, in any order and any process.
@@ -78,8 +85,8 @@ class Task:
             index: number of the example, 0 or more.
             seed: another seed is another set of examples.
             split: ``"train"`` or ``"held_out"``.
-            level: its difficulty. Without it: the published level in the held-out split; a level drawn with
-                weights ``levels, …, 2, 1`` in training.
+            level: its difficulty. Without it: the published level in the held-out split; one of the training levels
+                drawn with weights ``training_levels, …, 2, 1`` in training.
 
         Raises:
             ParameterError: a level or a split that does not exist, or a negative index.
@@ -101,7 +108,7 @@ class Task:
         raise InternalError(f"no example of {self.name} at level {level} fell into the split {split}")
 
     def _training_level(self, rng: random.Random) -> int:
-        return rng.choices(range(self.levels), range(self.levels, 0, -1))[0]
+        return rng.choices(range(self.training_levels), range(self.training_levels, 0, -1))[0]
 
     def check(self, example: Example, answer: str) -> bool:
         """Whether the answer is right: exact, except for whitespace around it; never raises, on any text."""

@@ -84,4 +84,4 @@ def rewards(example: Example, answer: str) -> list[float]:
     return values
 
 
-COUNTDOWN = Task("countdown", "reach a number from given ones, each used once", len(LEVELS), 2, draw, accepts, rewards)
+COUNTDOWN = Task("countdown", "reach a number from given ones, each used once", len(LEVELS), 1, draw, accepts, rewards)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PERSONAL = ("mother", "father", "boss", "friend", "neighbor", "teacher")  # relations between two people
 PLAIN = {"city": words.CITIES, "job": words.JOBS, "pet": words.ANIMALS, "color": words.COLORS, "food": words.FOODS}
 GRAPHS = 3  # a query is right when its results are right in as many graphs
-LEVELS = 4
+SIZES = ((1, 2), (2, 2), (3, 3), (4, 4), (4, 5))  # fewest and most patterns, per level
+UNSEEN = 1  # the hardest level has up to one pattern more than any training text
 LONGEST_QUERY = 8  # patterns
 
 Triple = tuple[str, str, str]
@@ -103,7 +104,7 @@ def _chain(rng: random.Random, hops: int) -> tuple[str, list[str], str]:
     phrase = subject = rng.choice(words.NAMES)
     relations = [*rng.choices(PERSONAL, k=hops - 1), rng.choice([*PERSONAL, *PLAIN])]
     patterns, term = [], f":{subject}"
-    for relation, variable in zip(relations, "abcd", strict=False):
+    for relation, variable in zip(relations, "abcde", strict=False):
         patterns.append(f"{term} :{relation} ?{variable}")
         phrase, term = f"the {relation} of {phrase}", f"?{variable}"
     return phrase, patterns, relations[-1]
@@ -121,14 +122,16 @@ def _star(rng: random.Random, conditions: int) -> tuple[str, list[str]]:
 def draw(rng: random.Random, level: int) -> Drawn:
     """A question in words and its query: chains of relations, stars of conditions, and both."""
     kind = rng.choice(("chain", "star", "same") if level else ("chain", "star"))
+    fewest, most = SIZES[level]
+    size = fewest if fewest == most else rng.randint(fewest, most)
     if kind == "chain":
-        phrase, patterns, _ = _chain(rng, rng.randint(1, 2) if level == 0 else min(level + 1, 4))
+        phrase, patterns, _ = _chain(rng, size)
         question, variable = f"Who or what is {phrase}?", patterns[-1][-1]
     elif kind == "star":
-        phrase, patterns = _star(rng, rng.randint(1, 2) if level == 0 else min(level + 1, 4))
+        phrase, patterns = _star(rng, size)
         question, variable = f"Who has {phrase}?", "a"
     else:
-        phrase, patterns, relation = _chain(rng, min(level, 3))
+        phrase, patterns, relation = _chain(rng, size - 1)
         question, variable = f"Who has the same {relation} as {phrase.split(' of ', 1)[1]}?", "x"
         patterns.append(f"?x :{relation} {patterns[-1][-2:]}")
     query = f"SELECT ?{variable} {{ {' . '.join(patterns)} }}"
@@ -140,4 +143,6 @@ def accepts(example: Example, answer: str) -> bool:
     return all(run(answer, n) == run(example.data["query"], n) for n in range(GRAPHS))
 
 
-KNOWLEDGE_GRAPH = Task("knowledge_graph", "a question to a SPARQL query over a toy graph", LEVELS, 1, draw, accepts)
+KNOWLEDGE_GRAPH = Task(
+    "knowledge_graph", "a question to a SPARQL query over a toy graph", len(SIZES), 4, draw, accepts, unseen=UNSEEN
+)

@@ -104,6 +104,6 @@ def accepts(example: Example, answer: str) -> bool:
 
 
 PYTHON_EDIT = Task(
-    "python_edit", "rename a variable in a function", len(LENGTHS), 1, partial(draw, held_out=False), accepts,
+    "python_edit", "rename a variable in a function", len(LENGTHS), 0, partial(draw, held_out=False), accepts,
     draw_held_out=partial(draw, held_out=True),
 )  # fmt: skip

@@ -115,6 +115,6 @@ def accepts(example: Example, answer: str) -> bool:
 
 
 PYTHON_FILL = Task(
-    "python_fill", "the body of a function from signature and docstring; tests decide", len(python_parts.LEVELS), 2,
+    "python_fill", "the body of a function from signature and docstring; tests decide", len(python_parts.LEVELS), 3,
     draw, accepts,
 )  # fmt: skip

@@ -35,4 +35,4 @@ def draw(rng: random.Random, level: int) -> Drawn:
     return Drawn(ask(question), ", ".join(answer), {"catalogue": catalogue, "history": history, "wanted": wanted})
 
 
-RECOMMEND = Task("recommend", "the next items from a catalogue, given a history", len(LEVELS), 2, draw, same_text)
+RECOMMEND = Task("recommend", "the next items from a catalogue, given a history", len(LEVELS), 1, draw, same_text)

@@ -60,4 +60,4 @@ def draw(rng: random.Random, level: int) -> Drawn:
     return Drawn(chat(*turns[:-1]), turns[-1], {"fields": fields})
 
 
-REVISE = Task("revise", "a chat that revises the previous answer", len(LEVELS), 2, draw, same_text)
+REVISE = Task("revise", "a chat that revises the previous answer", len(LEVELS), 3, draw, same_text)

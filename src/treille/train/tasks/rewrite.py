@@ -52,4 +52,4 @@ def draw(rng: random.Random, level: int) -> Drawn:
     return Drawn(ask(f"{instruction}: {source}"), answer, {"passage": source})
 
 
-REWRITE = Task("rewrite", "a passage rewritten by an instruction; most is copied", len(COUNTS), 2, draw, same_text)
+REWRITE = Task("rewrite", "a passage rewritten by an instruction; most is copied", len(COUNTS), 1, draw, same_text)
