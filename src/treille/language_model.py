@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from treille.requests import Request
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
-BUNDLED_DRAFTS: dict[str, Path] = {}
+BUNDLED_DRAFTS = {"draft": BUNDLED / "draft", "nested": BUNDLED / "nested"}
 
 SHAPES_SAMPLING = frozenset(
     {

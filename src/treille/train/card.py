@@ -36,10 +36,10 @@ No text of a held-out split was trained on; the splits are disjoint by construct
 
 ## Training
 
-{steps:,} steps of {tokens:,} tokens ({seen:,} in all), rows of {row} tokens and, in the last {long:.0%} of the
-steps, of {long_row:,}. Muon (rate {matrix_rate}) for the layers' matrices, AdamW (rate {rate}) for the rest; {warmup}
-steps of warm-up, then constant rates, then a linear decay to zero over the last {decay:.0%}. Seed {seed}, {dtype},
-torch {torch}, {minutes:.0f} minutes.
+{steps:,} steps of {tokens:,} tokens ({seen:,} in all), rows of {row} tokens{long_rows}.
+Muon (rate {matrix_rate}) for the layers' matrices, AdamW (rate {rate}) for the rest; {warmup} steps of warm-up, then
+constant rates, then a linear decay to zero over the last {decay:.0%}. Seed {seed}, {dtype}, torch {torch},
+{minutes:.0f} minutes.
 Recipe: `treille train model --config {config}`. The curve is in `loss.svg`.
 
 Training loss, mean of the last hundred steps: {loss:.3f} nats per token.
@@ -77,7 +77,8 @@ ALIGNED = (
 )
 LIMITS = (
     "It has seen few tokens. Its Python has the look, not the sense, of code; it knows no facts beyond the questions\n"
-    "it is asked; it can repeat passages of its training data."
+    "it is asked; greedy decoding soon repeats itself where the text is unlike its training data, which it can repeat\n"
+    "too."
 )
 DRAFT_LIMITS = "It is a draft: it is there to guess the target's next tokens, not to answer."
 
@@ -114,6 +115,9 @@ def card(recipe: Recipe, config: str, results: Results) -> str:
     return CARD.format(
         **{**dataclasses.asdict(shape), "exits": nested},
         **dataclasses.asdict(schedule),
+        long_rows=f" and, in the last {schedule.long:.0%} of the steps, of {schedule.long_row:,}"
+        if schedule.long
+        else "",
         name=recipe.name,
         config=config,
         seed=recipe.seed,

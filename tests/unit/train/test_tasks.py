@@ -32,7 +32,7 @@ GOLDEN = {
     "lists": "2c2d02539559",
     "extract": "fe40edf61fdd",
     "rewrite": "867eb8c930f8",
-    "knowledge_graph": "6c1dbd99149d",
+    "knowledge_graph": "c14523b9395b",
     "recommend": "54eab5270285",
     "revise": "fef5a5221c4a",
 }
