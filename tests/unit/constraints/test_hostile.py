@@ -70,7 +70,8 @@ def test_an_error_or_a_mask_in_time(name: str) -> None:
             assert len(tokens)
             if tokens[0] == 256:
                 break
-            state = constraint.advance(state, int(tokens[0]))
+            # A loose mask allows more than may follow.
+            state = next(after for token in tokens if (after := constraint.advance(state, int(token))) is not None)
     assert time.process_time() - begin < 5
 
 

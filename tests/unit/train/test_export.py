@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import treille
 from treille.errors import CheckpointError
+from treille.language_model import BUNDLED
 from treille.train.accuracy import Accuracy
 from treille.train.alignment import Acceptance
 from treille.train.card import Results, card
@@ -97,10 +98,26 @@ def test_the_card_tells_what_was_done():
     assert "| aligned | 0.610 |" in aligned
 
 
+@pytest.mark.parametrize("name", [".", "draft", "nested"])
+def test_transformers_decodes_the_bundled_models(name):
+    """`transformers` gives the same greedy text of a bundled model in float32."""
+    directory = BUNDLED / name
+    lm = treille.load(directory, dtype="float32")
+    theirs = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    for prompt in ("class Node:", "<|user|>Compute 3 + 4.<|assistant|>"):
+        ids = torch.tensor([lm.encode(prompt)])
+        output = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=32, do_sample=False)
+        assert list(lm.generate(prompt, max_new_tokens=32).tokens) == output[0, ids.shape[1] :].tolist()
+
+
+def test_the_drafts_have_the_tokenizer_of_the_target():
+    """All bundled models have one tokenizer, byte by byte."""
+    assert len({(BUNDLED / name / "tokenizer.json").read_bytes() for name in (".", "draft", "nested")}) == 1
+
+
 def test_the_packaged_bundle_is_small():
     """The bundled models take at most 24 MB together."""
-    root = treille.language_model.BUNDLED.parents[0]
-    total = sum(p.stat().st_size for p in root.rglob("*") if "bundled" in p.parts and p.is_file())
+    total = sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file())
     assert total <= 24_000_000
 
 
