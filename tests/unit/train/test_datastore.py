@@ -90,8 +90,9 @@ def test_the_command_builds_what_the_drafters_search(tmp_path):
     assert "not empty" in again.stderr
     lm = treille.load()
     prompt = code + "\n\ndef total(values):\n    result = 0\n"
-    plain = lm.generate(prompt, max_new_tokens=24)
-    drafted = lm.generate(prompt, max_new_tokens=24, draft=f"retrieval:datastore={tmp_path / 'store'}", governor=False)
+    plain = lm.generate(prompt, max_new_tokens=24, eos_token_id=[])
+    draft = f"retrieval:datastore={tmp_path / 'store'},shortest=1"
+    drafted = lm.generate(prompt, max_new_tokens=24, eos_token_id=[], draft=draft, governor=False)
     assert drafted.tokens == plain.tokens
     assert drafted.stats.drafts.drafted
 
