@@ -21,6 +21,7 @@ ARMS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 EXPLORED = (8, 4, 16, 8, 2, 8)  # budgets of a drafter's first steps, in turn, while its tables fill
 EXPLORATION = 24  # of these steps
 PROBE = 32  # steps between probes while k = 0, and of a neighbour while k > 0
+WORTH = 1.06  # a draft has to promise this much of plain decoding's goodput: measured times are noisy
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
 
@@ -144,7 +145,9 @@ class Budgeting:
         if tried < EXPLORATION or not known:
             self._chosen = max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)])
             return self._chosen
-        best = max([0, *known], key=self._goodput)
+        best = max(known, key=self._goodput)
+        if self._goodput(best) < WORTH * self._goodput(0):
+            best = 0
         pace = PROBE * max(1, self.governor.last.texts)  # one of the texts probes for all
         if self._steps % pace == 0:
             best = self._probe(best, allowed, self._steps // pace)
