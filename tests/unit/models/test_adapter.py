@@ -47,7 +47,8 @@ def test_equals_the_decoder(tmp_path: Path) -> None:
     model = _model("Llama", num_key_value_heads=2)
     model.save_pretrained(tmp_path)
     decoder, adapter = load_checkpoint(tmp_path).decoder, TransformersAdapter(model)
-    assert replace(adapter.shape, last_boundary=decoder.shape.last_boundary) == decoder.shape
+    assert replace(adapter.shape, last_boundary=decoder.shape.last_boundary, layer_access=True) == decoder.shape
+    assert not adapter.shape.layer_access
     tokens, stores, kept = random_tokens(20), [], []
     for run in (decoder, adapter):
         stores.append(Store(run, 20))
