@@ -151,6 +151,15 @@ def test_a_drafter_has_one_name_in_five_places() -> None:
         assert info.cost, f"{info.name} does not say what it costs"
 
 
+def test_the_table_of_pairs_has_every_drafter() -> None:
+    """A new drafter is in the table that `scripts/pairs.py` writes; no cell of it says that a pair fails."""
+    page = (ROOT / "docs/drafters/index.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- pairs -->")[2].partition("<!-- /pairs -->")[0]
+    rows = re.findall(r"^\| \[(\w+)\]", table, re.MULTILINE)
+    assert set(rows) == {i.name for i in drafters if i.kind.__module__.startswith("treille.drafters.")}
+    assert "✗" not in table
+
+
 def test_a_strategy_stands_in_the_file_of_its_name() -> None:
     """`strategies/beam.py` defines `beam`, and its registry entry says what it guarantees and costs."""
     for info in registry:
