@@ -233,7 +233,7 @@ def speculate_cells(row: dict[str, Any]) -> list[str]:
     extra = row["extra"]
     return [
         extra["drafter"],
-        extra["task"],
+        extra["task"] if extra.get("level") is None else f"{extra['task']}, level {extra['level']}",
         row["model"],
         number(row["value"]["median"]),
         spread(row["ratio"], "×"),

@@ -55,6 +55,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--drafters", metavar="DRAFTS", nargs="+", help="as for draft=, e.g. prompt_lookup:k=5 (default: all)")
     add("--tasks", metavar="TASKS", help="commas between (default: all of the suite, and code)")
+    add("--level", type=int, help="difficulty of the tasks, or their highest (default: the published ones)")
     add("--model", default="bundled", help=f"bundled, or with replayed texts: {', '.join(SHAPES)} (default: bundled)")
     add("--batch", type=int, nargs="+", default=list(BATCHES), help="texts at once (default: 1 8)")
     add("--texts", type=int, default=8, help="texts of each task (default: 8)")
@@ -140,7 +141,7 @@ def _subject(options: argparse.Namespace) -> Subject:
             )
     count, new = 2 if options.quick else options.texts, _new(options)
     bundled = load(prefix_cache=False)
-    texts = {name: task_texts(bundled, name, count, new) for name in names}
+    texts = {name: task_texts(bundled, name, count, new, options.level) for name in names}
     if options.model == "bundled":
         return Subject("bundled", bundled, texts, replayed=False)
     if options.model not in SHAPES:
@@ -216,6 +217,7 @@ def _case(options: argparse.Namespace, batch: int) -> str:
         f"temperature {options.temperature}" if options.temperature else "",
         options.verification or "",
         "no governor" if options.no_governor else "",
+        "" if options.level is None else f"level {options.level}",
     ]
     return ", ".join(["speculate", f"batch {batch}", *filter(None, changed)])
 
@@ -225,6 +227,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "temperature": options.temperature,
         "verification": options.verification or "match",
         "governor": not options.no_governor,
+        "level": options.level,
     }
 
 

@@ -69,7 +69,7 @@ def completed(draft: str, lm: LanguageModel, work: FilePath) -> str:
     return f"{name}:" + ",".join(part for part in (rest, f"datastore={directory}") if part)
 
 
-def task_texts(lm: LanguageModel, name: str, count: int, new: int) -> list[Text]:
+def task_texts(lm: LanguageModel, name: str, count: int, new: int, level: int | None = None) -> list[Text]:
     """Held-out texts of a task of the suite, or of `code`.
 
     Args:
@@ -77,6 +77,7 @@ def task_texts(lm: LanguageModel, name: str, count: int, new: int) -> list[Text]
         name: a key of `TASKS`, or `code`.
         count: how many.
         new: tokens of an answer at the most.
+        level: difficulty, at most the task's highest; None: the published one.
     """
     assert lm.tokenizer is not None
     if name == CODE:
@@ -90,7 +91,8 @@ def task_texts(lm: LanguageModel, name: str, count: int, new: int) -> list[Text]
         return texts
     texts = []
     for index in range(count):
-        example = TASKS[name].example(index, split="held_out")
+        chosen = None if level is None else min(level, TASKS[name].levels - 1)
+        example = TASKS[name].example(index, split="held_out", level=chosen)
         answer = lm.tokenizer.encode(example.answer, add_special_tokens=False)
         texts.append(Text(lm.encode(example.messages), tuple(answer[:new])))
     return texts
