@@ -8,7 +8,7 @@ checked is too little to matter.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,13 +16,14 @@ from treille.requests import Argmax, Choice, Distribution, LogProbs, Probabiliti
 from treille.sampling.random import sample_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
     from treille.engine.readouts import Reading
 
 
+BLOCK = 64  # tokens that come to the host together
 PICKED, LISTED = 1e-4, 1e-6
 """Share of the allowed mass that may stay unchecked where one token is picked, and where several are compared."""
 
@@ -75,10 +76,10 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
 def _settle(row: Tensor, admits: Callable[[int], bool], most: float) -> None:
     """Take refused tokens out of `row`, until what is unchecked is at most `most` of what is known to be allowed."""
     mass, order = torch.sort(torch.softmax(row.double(), -1), descending=True, stable=True)
-    unchecked = (mass.sum() - mass.cumsum(-1)).tolist()
+    unchecked = mass.sum() - mass.cumsum(-1)
     refused: list[int] = []
     allowed = 0.0
-    for token, share, left in zip(order.tolist(), mass.tolist(), unchecked, strict=True):
+    for token, share, left in _by_block(order, mass, unchecked):
         if share == 0.0:
             break
         if admits(token):
@@ -88,6 +89,12 @@ def _settle(row: Tensor, admits: Callable[[int], bool], most: float) -> None:
         if left <= most * allowed:
             break
     _drop(row, refused)
+
+
+def _by_block(*columns: Tensor) -> Iterator[tuple[Any, ...]]:
+    """The entries of equally long tensors side by side; only those that are looked at come to the host."""
+    for start in range(0, len(columns[0]), BLOCK):
+        yield from zip(*(column[start : start + BLOCK].tolist() for column in columns), strict=True)
 
 
 def _drop(row: Tensor, tokens: list[int]) -> None:
@@ -118,7 +125,7 @@ def _pick(reading: Reading, row: Tensor, admits: Callable[[int], bool]) -> int |
 def _top(row: Tensor, raw: Tensor, k: int, admits: Callable[[int], bool], *, renormalize: bool) -> Top:
     """The k best allowed tokens, the lowest id first on ties; fewer if there are fewer."""
     found: list[int] = []
-    for token in torch.sort(row, descending=True, stable=True).indices.tolist():
+    for (token,) in _by_block(torch.sort(row, descending=True, stable=True).indices):
         if len(found) == k or row[token] == -torch.inf:
             break
         if admits(token):

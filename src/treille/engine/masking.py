@@ -45,6 +45,7 @@ class Masks:
             future = _worker().submit(constraint.masks, list(nodes.values()))
             self._found.append((constraint, list(nodes), future))
         self._rows: dict[tuple[int, int], NDArray[np.bool_]] | None = None
+        self._failed: dict[int, Exception] = {}  # by constraint
 
     @property
     def any(self) -> bool:
@@ -54,13 +55,26 @@ class Masks:
     def allowed(self, readings: Sequence[Reading], width: int, device: torch.device) -> Tensor | None:
         """Which tokens each reading may take, bool `[n, V]`; None where none of them has a constraint."""
         if self._rows is None:
-            self._rows = {
-                (id(constraint), node): row
-                for constraint, nodes, future in self._found
-                for node, row in zip(nodes, future.result(), strict=True)
-            }
+            self._rows = self._collect(width)
         rows = [self._rows.get((id(r.pending.task.job.run.constraint), id(r.node))) for r in readings]
         if all(row is None for row in rows):
             return None
         free = np.ones(width, np.bool_)
         return torch.from_numpy(np.stack([free if row is None else row for row in rows])).to(device)
+
+    def failure(self, reading: Reading) -> Exception | None:
+        """Why a reading has no mask; it belongs to its run, never to the others of the forward."""
+        return self._failed.get(id(reading.pending.task.job.run.constraint))
+
+    def _collect(self, width: int) -> dict[tuple[int, int], NDArray[np.bool_]]:
+        """Rows by constraint and node; where a constraint failed, they allow nothing."""
+        rows: dict[tuple[int, int], NDArray[np.bool_]] = {}
+        for constraint, nodes, future in self._found:
+            failure = future.exception()
+            if isinstance(failure, Exception):
+                self._failed[id(constraint)] = failure
+                found = np.zeros((len(nodes), width), np.bool_)
+            else:
+                found = future.result()
+            rows.update({(id(constraint), node): row for node, row in zip(nodes, found, strict=True)})
+        return rows

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from treille.engine import loose
-from treille.errors import NoTokenLeft
+from treille.errors import DecodingError, NoTokenLeft
 from treille.requests import (
     Argmax,
     Attention,
@@ -149,7 +149,8 @@ class _Rows:
         for i in dead.nonzero().flatten().tolist():
             constraint = members[i].pending.task.job.run.constraint
             if constraint is not None:
-                self.errors.setdefault(self._count + i, constraint.dead_end(members[i].node))
+                failure = self.masks.failure(members[i])
+                self.errors.setdefault(self._count + i, failure or constraint.dead_end(members[i].node))
 
 
 def _path(reading: Reading) -> Path:
@@ -236,7 +237,10 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
         constraint = reading.pending.task.job.run.constraint
         if constraint is not None and constraint.loose:
             raw_at = rows.position[reading.row]
-            loose.take(reading, rows.processed[place], rows.raw[raw_at] - rows.raw_norm[raw_at])
+            try:
+                loose.take(reading, rows.processed[place], rows.raw[raw_at] - rows.raw_norm[raw_at])
+            except DecodingError as failure:  # a recognizer's limit is this run's failure, not the batch's
+                reading.error = failure
             continue
         kind = _kind(want)
         group = kinds.setdefault(kind, ([], []))

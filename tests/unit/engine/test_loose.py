@@ -14,7 +14,7 @@ import random_llama
 import treille
 from treille.constraints import choices, regex
 from treille.constraints.base import count_accepted
-from treille.errors import NoTokenLeft
+from treille.errors import DecodingError, NoTokenLeft
 from treille.requests import Distribution, Forward, LogProbs, Probabilities, TopK
 from treille.strategies import beam, greedy, sample
 from treille.strategy import Output, strategy
@@ -191,3 +191,38 @@ def test_others_of_the_batch_go_on(lm):
     failed, other = error.value.results
     assert isinstance(failed, NoTokenLeft)
     assert other.tokens == lm.generate(PROMPT, greedy(), constraint=EXACT, max_new_tokens=12).tokens
+
+
+@dataclass(frozen=True)
+class Failing(Loose):
+    """A recognizer that gives up: when a mask is asked for, or when a token is checked."""
+
+    at: str = "masks"
+
+    def compile(self, vocabulary, tokenization="any"):
+        """The constraint of `Loose`, one method of which raises after the first token."""
+        constraint = super().compile(vocabulary)
+        works = getattr(constraint, self.at)
+
+        def gives_up(states, *rest):
+            first = states[0] if self.at == "masks" else states
+            if constraint.text(first):
+                raise DecodingError("the recognizer gave up")
+            return works(states, *rest)
+
+        setattr(constraint, self.at, gives_up)
+        return constraint
+
+
+@pytest.mark.parametrize("at", ["masks", "accepted"])
+def test_a_recognizer_that_gives_up_fails_its_own_prompt_only(lm, at):
+    """Its error reaches the run that has the constraint; the others of the same forward have their plain texts."""
+    failing = Failing(EXACT, regex("[a-z0-9 ]*"), at=at)
+    strategies = [greedy(constraint=failing, close=False), greedy(), greedy(constraint=EXACT)]
+    with pytest.raises(treille.errors.BatchError) as error:
+        lm.generate([PROMPT] * 3, strategies, max_new_tokens=12)
+    failed, plain, exact = error.value.results
+    assert isinstance(failed, DecodingError)
+    assert "gave up" in str(failed)
+    assert plain.tokens == lm.generate(PROMPT, greedy(), max_new_tokens=12).tokens
+    assert exact.tokens == lm.generate(PROMPT, greedy(), constraint=EXACT, max_new_tokens=12).tokens
