@@ -57,7 +57,7 @@ class DraftCounts:
         self.depths[0] += 1
 
     def count(self, tree: DraftTree, accepted: Sequence[int], emitted: int, *, forced: bool = False) -> None:
-        """Add one verified step; `forced`: its tree is what a constraint left no choice about."""
+        """Add one verified step; `forced`: its tree is what a constraint left no choice about, or its likely spelling."""
         self.steps += 1
         self.emitted += emitted
         if forced:
@@ -99,6 +99,10 @@ class Constrained(Protocol):
         """Whether this one token may follow `node`."""
         ...
 
+    def sure(self, node: Node) -> NDArray[np.bool_] | None:
+        """Tokens, `[V]`, that need no check by `admits` where the mask allows them; None where that is not known."""
+        ...
+
     def refuse(self, node: Node, token: int) -> None:
         """Never allow `token` after `node` again: it led to a dead end."""
         ...
@@ -107,8 +111,8 @@ class Constrained(Protocol):
         """Whether the text up to `node` can be continued or ended."""
         ...
 
-    def masks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
-        """Which tokens may follow each node, `[n, V]`."""
+    def masks(self, nodes: Sequence[Node], out: NDArray[np.int32]) -> None:
+        """Which tokens may follow each node: int32 `[n, ceil(V / 32)]`, bit ``t & 31`` of word ``t >> 5``."""
         ...
 
     def forced(self, node: Node) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from treille.errors import ParameterError
@@ -240,6 +241,13 @@ def complete(run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypoth
 StrategyFunction: TypeAlias = "Callable[..., Generator[Request, Any, Output]]"
 
 
+@functools.cache
+def own_parameters(function: Callable[..., Any], *given: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function without those that Treille gives it; every request asks, so it is kept."""
+    named = inspect.signature(function).parameters
+    return MappingProxyType({name: parameter for name, parameter in named.items() if name not in given})
+
+
 @dataclass(frozen=True, slots=True)
 class StrategyInfo:
     """What is known of a strategy: shown by `treille strategies` and in the docs."""
@@ -255,9 +263,7 @@ class StrategyInfo:
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The strategy's own parameters, without `run`."""
-        named = dict(inspect.signature(self.function).parameters)
-        del named["run"]
-        return named
+        return own_parameters(self.function, "run")
 
     @property
     def summary(self) -> str:

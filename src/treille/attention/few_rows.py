@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -201,23 +202,24 @@ def attend(
 def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window: int | None) -> Schedule:
     """Cuts the context into units of work and lays out the scratch memory."""
     count = plan.row_count
-    pieces = sorted(plan.pieces, key=lambda piece: piece.position)
+    pieces = sorted(plan.pieces, key=lambda piece: piece.position) if len(plan.pieces) > 1 else plan.pieces
     bounds = np.array([(p.start, p.stop, p.position) for p in pieces], np.int64).reshape(-1, 3)
-    ends = np.cumsum([0, *(len(p.rows) for p in pieces)], dtype=np.int64)
+    ends = np.array([0, *itertools.accumulate(len(p.rows) for p in pieces)], np.int64)
     seeing = np.array([row for p in pieces for row in p.rows], np.int64)
     positions = plan.positions.numpy()
-    items, seen, offsets, parts = kernel.split_context(bounds, ends, seeing, positions, window or 0)
-    floats = (
-        np.empty((count, heads, width), np.float32),
-        np.empty((2, count, kv_heads, width), np.float32),
-        np.empty((len(seen), heads, width + 2), np.float32),
-    )
-    kept = (_tree(plan, window), items, seen, offsets, parts, *floats)
+    items, seen, offsets, parts, products = kernel.split_context(bounds, ends, seeing, positions, window or 0)
+    queries, fresh = count * heads * width, 2 * count * kv_heads * width
+    floats = np.empty(queries + fresh + len(seen) * heads * (width + 2), np.float32)
+    tree = _tree(plan, window)
+    scratch = address_of(floats)
     job = np.zeros(kernel.WORDS, np.int64)
-    job[: kernel.TREE] = (count, heads, kv_heads, width, len(items), len(seen))
-    job[kernel.TREE : kernel.PAIRS] = [address_of(array) for array in kept]
-    products = int((items[:, 1] * (items[:, 3] - items[:, 2])).sum()) * heads
-    return Schedule(job, len(items) * kv_heads, products < FORK_PRODUCTS, kept)
+    job[: kernel.PAIRS] = (
+        count, heads, kv_heads, width, len(items), len(seen),
+        address_of(tree), address_of(items), address_of(seen), address_of(offsets), address_of(parts),
+        scratch, scratch + 4 * queries, scratch + 4 * (queries + fresh),
+    )  # fmt: skip
+    kept = (tree, items, seen, offsets, parts, floats)
+    return Schedule(job, len(items) * kv_heads, products * heads < FORK_PRODUCTS, kept)
 
 
 def address_of(array: NDArray[Any]) -> int:
@@ -227,17 +229,19 @@ def address_of(array: NDArray[Any]) -> int:
 
 def _tree(plan: AttentionPlan, window: int | None) -> NDArray[np.int64]:
     """[R, 3]: slot, parent's row or -1, and how many rows of its block a row sees, itself included."""
-    tree = np.empty((plan.row_count, 3), np.int64)
-    tree[:, 0] = plan.slots.numpy()
+    parents: list[int] = []
+    depths: list[int] = []
     for block in plan.blocks:
-        size = block.end - block.begin
-        parents = np.arange(-1, size - 1) if block.parents is None else np.array(block.parents)
-        depths = list(range(1, size + 1))
-        if block.parents is not None:
-            for index, parent in enumerate(block.parents):
-                depths[index] = depths[parent] + 1 if parent >= 0 else 1
-        tree[block.begin : block.end, 1] = np.where(parents >= 0, parents + block.begin, -1)
-        tree[block.begin : block.end, 2] = depths
+        if block.parents is None:
+            parents += (-1, *range(block.begin, block.end - 1))
+            depths += range(1, block.end - block.begin + 1)
+            continue
+        for parent in block.parents:
+            above = parent + block.begin if parent >= 0 else -1
+            parents.append(above)
+            depths.append(depths[above] + 1 if parent >= 0 else 1)
+    tree = np.empty((plan.row_count, 3), np.int64)
+    tree[:, 0], tree[:, 1], tree[:, 2] = plan.slots.numpy(), parents, depths
     if window is not None:
         np.minimum(tree[:, 2], window, out=tree[:, 2])
     return tree

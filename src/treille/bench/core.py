@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from treille.bench import decoding, rows
-from treille.bench.arguments import LEAST_REPEATS, Parser, device_of, progress, repeats_of, work_folder
+from treille.bench import decoding
+from treille.bench.arguments import (
+    LEAST_REPEATS,
+    Parser,
+    add_output,
+    collect,
+    device_of,
+    progress,
+    publish,
+    repeats_of,
+    work_folder,
+)
 from treille.bench.forward import forward
 from treille.bench.overhead import overhead
 from treille.bench.shapes import SHAPES
@@ -65,16 +75,9 @@ def _parser() -> Parser:
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the checkpoint's own")
     add("--repeats", type=int, help=f"rounds that count, at least {LEAST_REPEATS} (default: {LEAST_REPEATS})")
     add("--threads", type=int, help="threads of both sides (default: torch's)")
-    add(
-        "--out",
-        type=Path,
-        default=Path("benchmarks/out/core.jsonl"),
-        help="the rows, as JSON lines (default: %(default)s)",
-    )
     add("--work", type=Path, default=work_folder(), help="where random checkpoints are kept (default: %(default)s)")
     add("--quick", action="store_true", help="tiny texts, two rounds: shows that it runs, measures nothing")
-    add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the tables of all rows in --out into these files")
-    add("--render", action="store_true", help="measure nothing: show, and --fill, the rows that --out holds")
+    add_output(parser, "core")
     return parser
 
 
@@ -92,17 +95,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         print("\n".join(f"{name:<10}{case.summary}" for name, case in CASES.items()))
         return 0
-    if not options.render:
-        fresh: list[Row] = []
-        for found in _measure(options):
-            rows.merge(options.out, found)  # what was measured is kept, whatever happens to the next case
-            fresh += found
-        rows.show(row.to_json() for row in fresh)
-        print(f"{len(fresh)} rows written to {options.out}")
-    else:
-        rows.show(rows.read(options.out))
-    for document in options.fill or ():
-        print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
+    collect(options, _measure(options))
+    publish(options)
     return 0
 
 

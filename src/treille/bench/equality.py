@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from treille.bench.measure import Summary
+from treille.bench.rows import Row, environment
 from treille.bench.texts import CODE, task_texts
 from treille.errors import ParameterError
 from treille.train.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from treille.language_model import LanguageModel
     from treille.output import Generation
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 NEARLY = 1e-4
 """Two best logits closer than this are a tie, which rounding may decide either way."""
 TOGETHER = 16
+CHECK = "check"
+"""The case of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,17 @@ class Equality:
     tau: float = 1.0
     refusal: str = ""
 
+    @property
+    def equal(self) -> int:
+        """Texts that are the same, token by token."""
+        return self.texts - self.ties - self.wrong
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        outcome = self.refusal or f"{self.equal} equal, {self.ties} ties, {self.wrong} wrong"
+        return f"{self.drafter}: {outcome} (of {self.texts} texts, {self.tokens} tokens; τ {self.tau:.2f})"
+
 
 def prompts_of(lm: LanguageModel, count: int) -> list[list[int]]:
     """`count` prompts, the tasks of the suite and code in turn."""
@@ -55,35 +70,57 @@ def prompts_of(lm: LanguageModel, count: int) -> list[list[int]]:
 
 
 def compare(
-    lm: LanguageModel, drafts: Sequence[str], count: int, new: int, told: Callable[[str], None]
-) -> list[Equality]:
-    """Every drafter on the same prompts.
+    lm: LanguageModel,
+    prompts: Sequence[list[int]],
+    drafts: Mapping[str, str],
+    new: int,
+    told: Callable[[str], None],
+) -> Iterator[Equality]:
+    """Every drafter on the same prompts, one after the other.
 
     Args:
         lm: in float32.
-        drafts: as for `draft=`.
-        count: prompts.
+        prompts: token ids.
+        drafts: names in the results, with what `draft=` is given.
         new: tokens of each text; end tokens do not end it.
         told: progress.
     """
-    prompts = prompts_of(lm, count)
     told("plain")
     plain = _decode(lm, prompts, new, None)
-    found = []
-    for draft in drafts:
-        told(draft)
+    for name, draft in drafts.items():
+        told(name)
         try:
             drafted = _decode(lm, prompts, new, draft)
         except ParameterError as refusal:
-            found.append(Equality(draft, refusal=str(refusal)))
+            yield Equality(name, refusal=str(refusal))
             continue
         different = [(a, b) for a, b in zip(plain, drafted, strict=True) if a.tokens != b.tokens]
         ties = sum(_is_tie(lm, a, b) for a, b in different)
         steps = sum(out.stats.drafts.steps for out in drafted)
         emitted = sum(out.stats.drafts.emitted for out in drafted)
         tokens = sum(len(out.tokens) for out in plain)
-        found.append(Equality(draft, len(plain), tokens, ties, len(different) - ties, emitted / max(1, steps)))
-    return found
+        yield Equality(name, len(plain), tokens, ties, len(different) - ties, emitted / max(1, steps))
+
+
+def equality_row(one: Equality, prompts: Sequence[list[int]], new: int) -> Row:
+    """The row of one drafter on the bundled model; its figure is the number of equal texts."""
+    return Row(
+        case=CHECK,
+        figure=one.drafter,
+        model="bundled",
+        dtype="float32",
+        device="cpu",
+        batch=TOGETHER,
+        prompt=tuple(map(len, prompts)),
+        new=(new,),
+        repeats=1,
+        unit="texts",
+        value=Summary.of([one.equal]),
+        note=one.refusal,
+        extra={**asdict(one), "equal": one.equal},
+        environment=environment(torch.device("cpu")),
+        benchmark="speculate",
+    )
 
 
 def _decode(lm: LanguageModel, prompts: Sequence[list[int]], new: int, draft: str | None) -> list[Generation]:

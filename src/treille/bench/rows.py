@@ -220,6 +220,7 @@ SPECULATE = (
     "model",
     "tokens/s",
     "against plain",
+    "after the prompt",
     "τ",
     "τ predicted",
     "rows",
@@ -228,21 +229,43 @@ SPECULATE = (
 )
 
 
+def task_and_settings(extra: dict[str, Any]) -> str:
+    """The task of a row about a drafter, with the settings that are not the default."""
+    changed = [
+        "" if extra.get("level") is None else f"level {extra['level']}",
+        f"temperature {number(extra['temperature'])}" if extra.get("temperature") else "",
+        "rejection" if extra.get("verification") == "rejection" else "",
+        "" if extra.get("governor", True) else "no governor",
+    ]
+    return ", ".join([extra["task"], *filter(None, changed)])
+
+
 def speculate_cells(row: dict[str, Any]) -> list[str]:
     """One line of the table of drafters."""
     extra = row["extra"]
     return [
         extra["drafter"],
-        extra["task"] if extra.get("level") is None else f"{extra['task']}, level {extra['level']}",
+        task_and_settings(extra),
         row["model"],
         number(row["value"]["median"]),
         spread(row["ratio"], "×"),
+        spread(extra.get("after_prompt"), "×"),  # rows of older versions do not have it
         number(extra["tau"]),
         number(extra["tau_predicted"]),
         number(extra["rows"]),
         " ".join(number(a) for a in extra["acceptance"][:5]),
         number(extra["draft_us"]),
     ]
+
+
+CHECK = ("drafter", "texts", "tokens", "equal", "ties", "wrong", "τ", "")
+
+
+def check_cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table of greedy texts that were compared with plain ones."""
+    extra = row["extra"]
+    counts = [str(extra[name]) for name in ("texts", "tokens", "equal", "ties", "wrong")]
+    return [extra["drafter"], *counts, number(extra["tau"]), row["note"]]
 
 
 TASKS = (
@@ -312,6 +335,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], list[str]]]
     "rows": (FORWARD, forward_cells),
     "overhead": (OVERHEAD, overhead_cells),
     "speculate": (SPECULATE, speculate_cells),
+    "check": (CHECK, check_cells),
     "tasks": (TASKS, tasks_cells),
     "constraints": (CONSTRAINTS, constraints_cells),
 }
@@ -323,7 +347,7 @@ def tables(rows: Iterable[dict[str, Any]]) -> list[Table]:
     for row in rows:
         kind = {"forward": "rows", "overhead": "overhead"}.get(row["case"], "core")
         if row["benchmark"] == "speculate":
-            kind = f"speculate-{row['batch']}"
+            kind = "check" if row["case"] == "check" else f"speculate-{row['batch']}"
         elif row["benchmark"] in ("tasks", "constraints"):
             kind = row["benchmark"]
         sorted_rows.setdefault((row["device"], kind), []).append(row)

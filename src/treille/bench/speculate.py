@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from treille.bench import rows
-from treille.bench.arguments import LEAST_REPEATS, Parser, progress, repeats_of, work_folder
-from treille.bench.bars import bars, save
-from treille.bench.equality import compare
-from treille.bench.measure import Summary, alternate, ratios, timed
-from treille.bench.rows import Row, environment
+from treille.bench.arguments import (
+    LEAST_REPEATS,
+    Parser,
+    add_output,
+    collect,
+    progress,
+    publish,
+    repeats_of,
+    work_folder,
+    written,
+)
+from treille.bench.bars import bars
+from treille.bench.equality import CHECK, compare, equality_row, prompts_of
+from treille.bench.measure import Summary, alternate, ratios
+from treille.bench.rounds import Decoding, total
+from treille.bench.rows import Row, environment, task_and_settings
 from treille.bench.shapes import SHAPES, TITLES, checkpoint
 from treille.bench.texts import CODE, Text, completed, task_texts
 from treille.drafters import parse, registry
 from treille.errors import ParameterError
-from treille.hooks import DraftCounts
 from treille.language_model import load
 from treille.train.tasks import TASKS
 
@@ -27,10 +36,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from treille.bench.rounds import Round
+    from treille.hooks import DraftCounts
     from treille.language_model import LanguageModel
 
 PLAIN = "plain"
 BATCHES = (1, 8)
+TEXTS, QUICK_TEXTS = 8, 2
+NEW, QUICK_NEW = 96, 8
+CHECKED = 128  # tokens of a text that is compared
+CHECK_OPTIONS = {"check", "drafters", "work", "quick", "out", "fill", "render"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +73,26 @@ def _parser() -> Parser:
     add("--level", type=int, help="difficulty of the tasks, or their highest (default: the published ones)")
     add("--model", default="bundled", help=f"bundled, or with replayed texts: {', '.join(SHAPES)} (default: bundled)")
     add("--batch", type=int, nargs="+", default=list(BATCHES), help="texts at once (default: 1 8)")
-    add("--texts", type=int, default=8, help="texts of each task (default: 8)")
-    add("--new", type=int, default=96, help="tokens of each text at the most (default: 96)")
+    add("--texts", type=int, help=f"texts of each task (default: {TEXTS}, quick: {QUICK_TEXTS})")
+    add("--new", type=int, help=f"tokens of each text at the most (default: {NEW}, quick: {QUICK_NEW})")
     add("--temperature", type=float, default=0.0, help="0: greedy; else sampling (default: 0)")
     add("--verification", choices=("match", "rejection"), help="see `draft=` (default: match)")
     add("--no-governor", action="store_true", help="draft as much as draft_rows allows")
     add("--repeats", type=int, help=f"rounds that count, at least {LEAST_REPEATS} (default: {LEAST_REPEATS})")
-    add("--out", type=Path, default=Path("benchmarks/out/speculate.jsonl"), help="the rows (default: %(default)s)")
-    add("--picture", type=Path, help="draw the ratios of batch 1 as SVG into this file")
     add("--work", type=Path, default=work_folder(), help="where random checkpoints are kept (default: %(default)s)")
     add("--quick", action="store_true", help="tiny texts, two rounds: shows that it runs, measures nothing")
-    add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the tables of all rows in --out into these files")
-    add("--check", type=int, metavar="PROMPTS", help="compare greedy texts of 128 tokens with plain ones, and no times")
-    add("--render", action="store_true", help="measure nothing: show, draw and --fill the rows that --out holds")
+    add(
+        "--check",
+        type=int,
+        metavar="PROMPTS",
+        help=f"measure no times: compare greedy texts of {CHECKED} tokens (quick: {QUICK_NEW}) with plain ones",
+    )
+    add_output(parser, "speculate", "the ratios of batch 1")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the benchmark; the exit code.
+    """Run the benchmark; the exit code: 1 if a text that was checked is wrong.
 
     Raises:
         UserError: an argument that cannot be honoured.
@@ -85,51 +102,54 @@ def main(arguments: Sequence[str]) -> int:
     if options.help:
         parser.print_help()
         return 0
-    if options.check is not None:
-        return _check(options)
-    if not options.render:
-        fresh: list[Row] = []
-        for found in _measure(options):
-            rows.merge(options.out, found)
-            fresh += found
-        rows.show(row.to_json() for row in fresh)
-        print(f"{len(fresh)} rows written to {options.out}")
-    else:
-        rows.show(rows.read(options.out))
-    if options.picture is not None:
-        save(options.picture, picture(rows.read(options.out)))
-        print(f"{options.picture}: drawn")
-    for document in options.fill or ():
-        print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
-    return 0
+    if options.check is None:
+        collect(options, _measure(options))
+        publish(options, picture)
+        return 0
+    foreign = written(parser, arguments) - CHECK_OPTIONS
+    if foreign:
+        names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in foreign))
+        raise ParameterError(f"--check compares greedy texts, and has no use for {names}; leave that out")
+    found = collect(options, _check(options))
+    publish(options)
+    return int(any(row.extra["wrong"] for row in found))
 
 
-def _check(options: argparse.Namespace) -> int:
-    """Compare texts; 1 if any differs elsewhere than at a tie."""
+def _check(options: argparse.Namespace) -> Iterator[list[Row]]:
+    """The row of one drafter after the other: how its texts compare with plain ones."""
     if options.check < 1:
         raise ParameterError(f"--check={options.check}: at least one prompt is wanted")
+    drafts = _drafts(options)
     lm = load(dtype="float32", prefix_cache=False)
+    prompts, new = prompts_of(lm, options.check), QUICK_NEW if options.quick else CHECKED
     with progress() as told:
-        drafts = options.drafters or sorted(info.name for info in registry)
-        drafts = [completed(draft, lm, options.work) for draft in drafts]
-        found = compare(lm, drafts, options.check, 8 if options.quick else 128, told)
-    for one in found:
-        outcome = one.refusal or f"{one.texts - one.ties - one.wrong} equal, {one.ties} ties, {one.wrong} wrong"
-        print(f"{one.drafter}: {outcome} (of {one.texts} texts, {one.tokens} tokens; τ {one.tau:.2f})")
-    return int(any(one.wrong for one in found))
+        named = {name: completed(name, lm, options.work) for name in drafts}
+        for one in compare(lm, prompts, named, new, told):
+            print(one.summary, flush=True)  # minutes may pass before the next
+            yield [equality_row(one, prompts, new)]
 
 
 def _measure(options: argparse.Namespace) -> Iterator[list[Row]]:
     """The rows of one task and batch size after the other."""
     repeats = repeats_of(options.repeats, quick=options.quick)
+    for name, values in (("texts", [options.texts]), ("new", [options.new]), ("batch", options.batch)):
+        for value in values:
+            if value is not None and value < 1:
+                raise ParameterError(f"--{name}={value}: must be at least 1")
+    drafts = _drafts(options)
     with progress() as told:
         subject = _subject(options)
-        drafts = options.drafters or [info.name for info in registry]
-        for draft in drafts:
-            parse(draft)  # what is wrong is said before anything is measured
         for task, texts in subject.texts.items():
             for batch in options.batch:
                 yield _task(subject, task, texts, batch, drafts, options, repeats, told)
+
+
+def _drafts(options: argparse.Namespace) -> list[str]:
+    """The drafters, each checked: what is wrong is said before anything is measured."""
+    drafts = list(options.drafters or (info.name for info in registry))
+    for draft in drafts:
+        parse(draft)
+    return drafts
 
 
 def _subject(options: argparse.Namespace) -> Subject:
@@ -139,9 +159,14 @@ def _subject(options: argparse.Namespace) -> Subject:
             raise ParameterError(
                 f"--tasks={options.tasks}: there is no task {name!r}; choose from {', '.join(TASKS)}, code"
             )
-    count, new = 2 if options.quick else options.texts, _new(options)
+    if options.level is not None and options.level < 0:
+        raise ParameterError(f"--level={options.level}: the easiest level is 0")
+    count = options.texts or (QUICK_TEXTS if options.quick else TEXTS)
     bundled = load(prefix_cache=False)
-    texts = {name: task_texts(bundled, name, count, new, options.level) for name in names}
+    texts = {name: task_texts(bundled, name, count, _new(options), options.level) for name in names}
+    for name in names:
+        if not texts[name]:
+            raise ParameterError(f"--new={_new(options)}: no text of {name} is that long; give less")
     if options.model == "bundled":
         return Subject("bundled", bundled, texts, replayed=False)
     if options.model not in SHAPES:
@@ -161,54 +186,75 @@ def _task(
     told: Callable[[str], None],
 ) -> list[Row]:
     """Rows of all drafters on one task: rounds alternate between them and plain decoding."""
-    sides: dict[str, Callable[[], float]] = {}
-    counts: dict[str, DraftCounts] = {}
-    emitted: dict[str, int] = {}
-    skipped: dict[str, str] = {}
+    sides: dict[str, Decoding] = {}
     for name in (PLAIN, *drafts):
-        decode = _decode(subject, texts, batch, name, options)
+        side = Decoding(subject.lm, texts, batch, _given(subject, name, options), subject.replayed)
         try:
-            results = decode()
+            side()
         except ParameterError as refusal:
-            skipped[name] = str(refusal)
+            if name == PLAIN:
+                raise
+            print(f"not measured: {name} on {task}: {refusal}", file=sys.stderr)
             continue
-        counts[name] = total([result.stats.drafts for result in results])
-        emitted[name] = sum(result.stats.emitted for result in results)
-        sides[name] = timed(decode, torch.device("cpu"))
-    seconds = alternate(sides, repeats, lambda side: told(f"{task}, batch {batch}: {side}"))
-    found = []
-    for name in sides:
-        if name != PLAIN:
-            rate = [emitted[name] / s for s in seconds[name]]
-            found.append(
-                Row(
-                    case=_case(options, batch),
-                    figure=f"{name} on {task}",
-                    model=subject.name,
-                    dtype=str(subject.lm.checkpoint.decoder.shape.dtype).removeprefix("torch."),
-                    device="cpu",
-                    batch=batch,
-                    prompt=tuple(len(text.prompt) for text in texts),
-                    new=(_new(options),),
-                    repeats=repeats,
-                    unit="tokens/s",
-                    value=Summary.of(rate),
-                    baseline=PLAIN,
-                    baseline_value=Summary.of(emitted[PLAIN] / s for s in seconds[PLAIN]),
-                    ratio=ratios(seconds[PLAIN], seconds[name]),
-                    note="replayed texts" if subject.replayed else "",
-                    extra={"task": task, "drafter": name, **figures(counts[name]), **_settings(options)},
-                    environment=environment(torch.device("cpu")),
-                    benchmark="speculate",
-                )
-            )
-    for name, reason in skipped.items():
-        print(f"not measured: {name} on {task}: {reason}", file=sys.stderr)
-    return found
+        sides[name] = side
+    alternate(sides, repeats, lambda side: told(f"{task}, batch {batch}: {side}"))
+    measured = {name: side.rounds[-repeats:] for name, side in sides.items()}
+    plain = measured.pop(PLAIN)
+    return [
+        Row(
+            case=_case(options, batch),
+            figure=f"{name} on {task}",
+            model=subject.name,
+            dtype=str(subject.lm.checkpoint.decoder.shape.dtype).removeprefix("torch."),
+            device="cpu",
+            batch=batch,
+            prompt=tuple(len(text.prompt) for text in texts),
+            new=(_new(options),),
+            repeats=repeats,
+            unit="tokens/s",
+            baseline=PLAIN,
+            note="replayed texts" if subject.replayed else "",
+            environment=environment(torch.device("cpu")),
+            benchmark="speculate",
+            **compared(rounds, plain, {"task": task, "drafter": name, **_settings(options)}),
+        )
+        for name, rounds in measured.items()
+    ]
+
+
+def compared(rounds: Sequence[Round], plain: Sequence[Round], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of the rounds of a drafter and those of plain decoding that ran in turn with them.
+
+    Tokens per second and their ratio are of whole requests. `after_prompt` in `extra` is the ratio without the time of
+    the prompts, which no drafter can save.
+    """
+    ours, theirs = ([one.tokens / one.seconds for one in side] for side in (rounds, plain))
+    after, after_plain = ([one.tokens / one.after_prompt for one in side] for side in (rounds, plain))
+    return {
+        "value": Summary.of(ours),
+        "baseline_value": Summary.of(theirs),
+        "ratio": ratios(ours, theirs),
+        "extra": {
+            **settings,
+            **figures(total([one.counts for one in rounds])),
+            "after_prompt": ratios(after, after_plain),
+        },
+    }
+
+
+def _given(subject: Subject, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The generation parameters of a drafter, or of plain decoding."""
+    given: dict[str, Any] = {"max_new_tokens": _new(options)}
+    if options.temperature:
+        given |= {"temperature": options.temperature, "seed": 0}
+    if name != PLAIN:
+        draft = completed(name, subject.lm, options.work)
+        given |= {"draft": draft, "governor": not options.no_governor, "verification": options.verification}
+    return given
 
 
 def _new(options: argparse.Namespace) -> int:
-    return 8 if options.quick else int(options.new)
+    return int(options.new or (QUICK_NEW if options.quick else NEW))
 
 
 def _case(options: argparse.Namespace, batch: int) -> str:
@@ -229,50 +275,6 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "governor": not options.no_governor,
         "level": options.level,
     }
-
-
-def _decode(
-    subject: Subject, texts: Sequence[Text], batch: int, name: str, options: argparse.Namespace
-) -> Callable[[], list[Any]]:
-    """Decodes all texts, `batch` at once."""
-    given: dict[str, Any] = {"max_new_tokens": _new(options)}
-    if options.temperature:
-        given |= {"temperature": options.temperature, "seed": 0}
-    if name != PLAIN:
-        draft = completed(name, subject.lm, options.work)
-        given |= {"draft": draft, "governor": not options.no_governor, "verification": options.verification}
-    strategy = "sample" if options.temperature else "greedy"
-
-    def decode() -> list[Any]:
-        subject.lm.forget_drafts()  # or a round would find the texts of the one before in the drafters' tables
-        results: list[Any] = []
-        for start in range(0, len(texts), batch):
-            chosen = texts[start : start + batch]
-            if subject.replayed:
-                from treille.strategies import greedy, sample
-
-                kind = sample if options.temperature else greedy
-                each = [kind(logits_processor=text.replay, max_new_tokens=max(1, len(text.answer))) for text in chosen]
-                more = {key: value for key, value in given.items() if key != "max_new_tokens"}
-                results += subject.lm.generate([text.prompt for text in chosen], each, eos_token_id=[], **more)
-            else:
-                results += subject.lm.generate([text.prompt for text in chosen], strategy, **given)
-        return results
-
-    return decode
-
-
-def total(counts: Sequence[DraftCounts]) -> DraftCounts:
-    """The sum over runs."""
-    whole = DraftCounts()
-    for one in counts:
-        for name in ("steps", "drafted", "accepted", "emitted", "forced", "seconds"):
-            setattr(whole, name, getattr(whole, name) + getattr(one, name))
-        for name in ("tried", "kept", "depths"):
-            sums, more = getattr(whole, name), getattr(one, name)
-            sums.extend([0] * (len(more) - len(sums)))
-            sums[: len(more)] = [a + b for a, b in zip(sums, more, strict=False)]
-    return whole
 
 
 def figures(counts: DraftCounts) -> dict[str, Any]:
@@ -304,7 +306,7 @@ def picture(found: Sequence[dict[str, Any]]) -> str:
     """An SVG of the ratios to plain decoding at batch 1: one panel per task, one bar per drafter."""
     panels: dict[str, list[tuple[str, float]]] = {}
     for row in found:
-        if row["benchmark"] == "speculate" and row["batch"] == 1:
-            label = f"{row['extra']['task']} ({row['model']})"
+        if row["benchmark"] == "speculate" and row["case"] != CHECK and row["batch"] == 1:
+            label = f"{task_and_settings(row['extra'])} ({row['model']})"
             panels.setdefault(label, []).append((row["extra"]["drafter"], row["ratio"]["median"]))
     return bars("tokens per second relative to plain decoding, batch 1", panels, reference=1.0)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treille.bench import rows
 from treille.bench.answer_shapes import shape
-from treille.bench.arguments import Parser, progress
-from treille.bench.bars import grouped, save
+from treille.bench.arguments import Parser, add_output, collect, progress, publish
+from treille.bench.bars import grouped
 from treille.bench.entries import Entry, parse
 from treille.bench.measure import Summary
+from treille.bench.rounds import total
 from treille.bench.rows import Row, environment
-from treille.bench.speculate import total
 from treille.drafters import parse as parse_drafter
 from treille.errors import BatchError, ParameterError, UserError
 from treille.language_model import load
@@ -316,11 +315,8 @@ def _parser() -> Parser:
     add("--governor", action="store_true", help="draft only as much as pays, by measured times")
     add("--model", default="bundled", help="bundled, a directory or a Hub name (default: bundled)")
     add("--draft-model", help="a directory or a Hub name, for drafters that run a model")
-    add("--out", type=Path, default=Path("benchmarks/out/tasks.jsonl"), help="the rows (default: %(default)s)")
-    add("--picture", type=Path, help="draw the accuracies of all rows in --out as SVG into this file")
     add("--quick", action="store_true", help="few questions: shows that it runs")
-    add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the table of all rows in --out into these files")
-    add("--render", action="store_true", help="measure nothing: show, draw and --fill the rows that --out holds")
+    add_output(parser, "tasks", "the accuracies")
     return parser
 
 
@@ -335,24 +331,18 @@ def main(arguments: Sequence[str]) -> int:
     if options.help:
         parser.print_help()
         return 0
-    if options.render:
-        rows.show(rows.read(options.out))
-    else:
-        _measure(options)
-    if options.picture is not None:
-        save(options.picture, picture(rows.read(options.out)))
-        print(f"{options.picture}: drawn")
-    for document in options.fill or ():
-        print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
+    refused: dict[tuple[str, str], list[str]] = {}
+    collect(options, _measure(options, refused))
+    for (name, reason), tasks in refused.items():
+        print(f"not measured: {name} on {', '.join(dict.fromkeys(tasks))}: {reason}")
+    publish(options, picture)
     return 0
 
 
-def _measure(options: argparse.Namespace) -> None:
-    """Measure, write every row as soon as it is there, and show them all."""
+def _measure(options: argparse.Namespace, refused: dict[tuple[str, str], list[str]]) -> Iterator[list[Row]]:
+    """The rows, one by one; in `refused`, by combination and reason, the tasks that cannot be measured."""
     grid = _grid(options)
     grid.cells()  # what is wrong with a name is said before a model is loaded
-    fresh: list[Row] = []
-    refused: dict[tuple[str, str], list[str]] = {}
 
     def refuse(cell: Cell, error: UserError) -> None:
         refused.setdefault((cell.combination, str(error)), []).append(cell.task)
@@ -362,12 +352,7 @@ def _measure(options: argparse.Namespace) -> None:
         lm = load(None if bundled else options.model, draft_model=options.draft_model, prefix_cache=False)
         name = "bundled" if bundled else Path(options.model).name
         for row in measure(lm, grid, model=name, refused=refuse, told=told):
-            rows.merge(options.out, [row])
-            fresh.append(row)
-    rows.show(row.to_json() for row in fresh)
-    for (name, reason), tasks in refused.items():
-        print(f"not measured: {name} on {', '.join(dict.fromkeys(tasks))}: {reason}")
-    print(f"{len(fresh)} rows written to {options.out}")
+            yield [row]
 
 
 def _grid(options: argparse.Namespace) -> Grid:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from treille.errors import ParameterError
 from treille.requests import Forward
-from treille.strategy import checked_value
+from treille.strategy import checked_value, own_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -192,8 +192,7 @@ class DrafterInfo:
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """Its parameters, without `self` and `host`."""
-        named = dict(inspect.signature(self.kind.__init__).parameters)
-        return {name: p for name, p in named.items() if name not in ("self", "host")}
+        return own_parameters(self.kind.__init__, "self", "host")
 
     @property
     def summary(self) -> str:

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 ARMS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 EXPLORED = (8, 4, 16, 8, 2, 8)  # budgets of a drafter's first steps, in turn, while its tables fill
 EXPLORATION = 24  # of these steps
-PROBE = 32  # steps between probes while k = 0, and of a neighbour while k > 0
+STANDS = 8  # steps for which a decision stands: deciding costs time, too
+PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
+LONGEST = 256  # as long as what is tried does not pay
 WORTH = 1.06  # a draft has to promise this much of plain decoding's goodput: measured times are noisy
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
@@ -85,6 +87,25 @@ class Arm:
 
 
 @dataclass(slots=True)
+class Known:
+    """What one drafter's budgets brought, in all texts it drafted for.
+
+    Attributes:
+        arms: by budget.
+        steps: so far.
+        next_probe: number of steps at which another budget than the best is tried.
+        distance: steps between probes.
+        turn: probes so far.
+    """
+
+    arms: dict[int, Arm] = field(default_factory=lambda: {k: Arm() for k in ARMS})
+    steps: int = 0
+    next_probe: int = PROBE
+    distance: int = PROBE
+    turn: int = 0
+
+
+@dataclass(slots=True)
 class Load:
     """What the last forward of the target was made of."""
 
@@ -101,7 +122,7 @@ class Governor:
         self.costs = Costs()
         self.last = Load()
         self._next = Load()
-        self._arms: dict[str, dict[int, Arm]] = {}
+        self._known: dict[str, Known] = {}
 
     def forward(self, model: str, rows: int, seconds: float) -> None:
         """A forward of a model is done."""
@@ -114,8 +135,7 @@ class Governor:
 
     def open(self, drafter: str) -> Budgeting:
         """Budgets for one text drafted for by `drafter`; it begins with what earlier texts have shown."""
-        known = self._arms.setdefault(drafter, {k: Arm() for k in ARMS})
-        return Budgeting(self, known)
+        return Budgeting(self, self._known.setdefault(drafter, Known()))
 
     def proposed(self, rows: int) -> None:
         """A text's draft of so many rows joins the next forward."""
@@ -128,33 +148,48 @@ class Budgeting:
     """Chooses the budget of one text, step by step.
 
     Attributes:
-        arms: what each budget brought; shared with the other texts of the same drafter.
+        governor: of the language model.
+        known: what the drafter's budgets brought; shared with its other texts.
     """
 
     governor: Governor
-    arms: dict[int, Arm]
+    known: Known
     _steps: int = field(default=0)
     _chosen: int = field(default=0)
+    _stands: int = field(default=0)  # steps for which the decision stands
 
     def rows(self, most: int) -> int:
         """Rows that this step should draft, `most` at the most."""
         self._steps += 1
-        allowed = [k for k in ARMS if k <= most]
-        known = [k for k in allowed if k and self.arms[k].count]
-        tried = sum(self.arms[k].count for k in known)
-        if tried < EXPLORATION or not known:
-            self._chosen = max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)])
-            return self._chosen
-        best = max(known, key=self._goodput)
+        self.known.steps += 1
+        if not self._stands or self._chosen > most:
+            self._chosen, self._stands = self._decide([k for k in ARMS if k <= most])
+        self._stands -= 1
+        return self._chosen
+
+    @property
+    def resting(self) -> bool:
+        """Whether the last decision was not to draft: the drafter need not learn from a text that it does not see."""
+        return not self._chosen
+
+    def _decide(self, allowed: list[int]) -> tuple[int, int]:
+        """A budget, and the steps for which it stands."""
+        known, arms = self.known, self.known.arms
+        seen = [k for k in allowed if k and arms[k].count]
+        if not seen or sum(arms[k].count for k in seen) < EXPLORATION:
+            return max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)]), 1
+        best = max(seen, key=self._goodput)
         if self._goodput(best) < WORTH * self._goodput(0):
             best = 0
-        pace = PROBE * max(1, self.governor.last.texts)  # one of the texts probes for all
-        if self._steps % pace == 0:
-            best = self._probe(best, allowed, self._steps // pace)
-        elif best == known[-1] and self.arms[best].rows > 0.75 * best:
-            best = next((k for k in allowed if k > best), best)  # the largest tried was used up: try the next
-        self._chosen = best
-        return best
+        if known.steps >= known.next_probe:
+            known.turn += 1
+            known.distance = PROBE if best else min(2 * known.distance, LONGEST)
+            # One of the texts probes for all.
+            known.next_probe = known.steps + known.distance * max(1, self.governor.last.texts)
+            return self._probe(best, allowed, known.turn), 1
+        if best and best == seen[-1] and arms[best].rows > 0.75 * best:
+            return next((k for k in allowed if k > best), best), 1  # the largest tried was used up: try the next
+        return best, STANDS
 
     @staticmethod
     def _probe(best: int, allowed: list[int], turn: int) -> int:
@@ -165,7 +200,7 @@ class Budgeting:
 
     def _goodput(self, k: int) -> float:
         """Tokens per second of the whole batch if every drafted text had a budget of `k` rows."""
-        load, arm = self.governor.last, self.arms[k]
+        load, arm = self.governor.last, self.known.arms[k]
         texts = max(1, load.texts)
         others = max(0, load.rows - load.drafted - texts)
         time = self.governor.costs.of(others + texts * (1 + arm.rows)) + texts * arm.seconds
@@ -178,9 +213,9 @@ class Budgeting:
         load = self.governor.last
         seconds += load.draft_seconds / max(1, load.texts)
         if size != depth or not size:
-            self.arms[self._chosen].learn(emitted, size, seconds)
+            self.known.arms[self._chosen].learn(emitted, size, seconds)
             return
         # Of a chain, the same step with a smaller budget is known as well.
         for k in ARMS:
             if 0 < k <= self._chosen:
-                self.arms[k].learn(min(emitted, k + 1), min(size, k), seconds * min(size, k) / size)
+                self.known.arms[k].learn(min(emitted, k + 1), min(size, k), seconds * min(size, k) / size)

@@ -79,18 +79,19 @@ class Speculation:
     def advance(self, run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
         """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
         node = hypothesis.node
-        self._catch_up(node)
         forced = () if run.constraint is None else _given(run.constraint, node)
-        budget = self._budget(run, node)
+        budget = self._budget(run, node, governed=not forced)
         if not forced and not budget.rows:
             return (yield from self._plain(run, hypothesis))
-        tree, spent = DraftTree(node), run.drafts.seconds
+        began, drafting = time.perf_counter(), run.drafts.seconds
+        self._catch_up(node)
+        spent = time.perf_counter() - began
         if forced:
-            # What has no alternative is a draft that is always accepted, whatever the law or the verification.
+            # Chosen, like any draft of a lookup: where there is no alternative always accepted, under every law.
+            tree = DraftTree(node)
             tree.add_chain(forced[: min(FORCED, budget.depth)])
         else:
             tree = yield from self._draft(run, node, budget)
-        spent = run.drafts.seconds - spent
         if self.governor is not None:
             self.governor.proposed(tree.size)
         for watcher in run.watchers:
@@ -99,14 +100,16 @@ class Speculation:
         own = (Probabilities(), Probabilities(raw=True)) if rejecting else (run.choose,)
         # A node nobody reaches may have no token left: its failure counts only if the walk comes there.
         results = yield from self.drafter.verify(run, tree, (*own, *self.drafter.wants))
+        began = time.perf_counter()
         if isinstance(results[0], NoTokenLeft):
             return self._back(run, hypothesis, results[0])
         walk, choices = _rejected(tree, results, run) if rejecting else _matched(tree, results)
         longer = self._follow(run, hypothesis, tree, walk, choices)
-        if self._budgets is not None and not forced:
-            self._budgets.verified(tree.size, tree.depth, longer.length - node.length, spent)
         run.drafts.count(tree, walk.accepted, longer.length - node.length, forced=bool(forced))
         self._learn(run, tree, walk, longer, [None if isinstance(r, Exception) else r[len(own) :] for r in results])
+        if self._budgets is not None and not forced:
+            spent += run.drafts.seconds - drafting + time.perf_counter() - began
+            self._budgets.verified(tree.size, tree.depth, longer.length - node.length, spent)
         return longer
 
     def _plain(self, run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
@@ -121,7 +124,8 @@ class Speculation:
             self._trail.append(hypothesis)
         longer = run.extend(hypothesis, choice)
         run.drafts.plain()
-        self._known(longer.node, Observation(longer.node.path, hypothesis.length))
+        if longer.finish_reason is not None and not (self._budgets is not None and self._budgets.resting):
+            self._catch_up(longer.node)  # until then the drafter learns when it is asked again
         return longer
 
     def _draft(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, DraftTree]:
@@ -142,12 +146,12 @@ class Speculation:
 
         return tree.cut(computed)
 
-    def _budget(self, run: Run, node: Node) -> Budget:
+    def _budget(self, run: Run, node: Node, *, governed: bool) -> Budget:
         """The bonus token needs room too, and positions beyond the context cannot be computed."""
         room = run.limits.max_new_tokens - run.generated(node) - 1
         if room <= 0:
             return Budget(0, 0)
-        return Budget(self.rows if self._budgets is None else self._budgets.rows(self.rows), room)
+        return Budget(self._budgets.rows(self.rows) if self._budgets is not None and governed else self.rows, room)
 
     def _follow(
         self, run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]
@@ -187,7 +191,7 @@ class Speculation:
             start = _common(self._text, node.path)
             if start < len(self._text):
                 self.drafter.truncate(start)
-        self._text = node.path
+        self._text, self._last = node.path, weakref.ref(node)
         if start < node.length:
             self.drafter.observe(Observation(node.path, start))
 

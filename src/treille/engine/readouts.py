@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from treille.sampling.path import Path
 from treille.sampling.random import sample_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -70,35 +71,40 @@ def of_batch(pendings: Sequence[Pending], batch: Batch) -> list[Reading]:
     return readings
 
 
+class _Logits:
+    """Logits `[n, V]`, and what is computed of them once."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    @cached_property
+    def best(self) -> Tensor:
+        """The most probable token of each row, the lowest on ties, `[n]`."""
+        if self.values.device.type == "cpu":
+            return torch.from_numpy(self.values.numpy().argmax(-1))  # several times faster than torch's
+        return self.values.argmax(-1)
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """Log Σ exp of each row, `[n]`; not a number where a row has no token.
+
+        By the fused log-softmax of the best token, which takes a third of the time of `logsumexp`.
+        """
+        column = self.best.unsqueeze(1)
+        return (self.values.gather(1, column) - self.values.log_softmax(-1).gather(1, column)).squeeze(1)
+
+
 class _Rows:
     """Logits of the rows that are read, raw and processed, each computed once however many readings share it."""
 
     def __init__(self, raw: Tensor, position: Mapping[int, int], masks: Masks) -> None:
-        self.raw = raw  # [n, V] float32
+        self.raw = _Logits(raw)
         self.masks = masks
         self.position = position
-        self._raw_norm: Tensor | None = None
         self._chunks: list[Tensor] = []
         self._count = 0
         self.errors: dict[int, Exception] = {}
-        self.processed = raw
-        self._norm: Tensor | None = None
-
-    @property
-    def raw_norm(self) -> Tensor:
-        """Log Σ exp of the raw rows, `[n]`."""
-        if self._raw_norm is None:
-            self._raw_norm = torch.logsumexp(self.raw, -1)
-        return self._raw_norm
-
-    @property
-    def norm(self) -> Tensor:
-        """Log Σ exp of the processed rows, `[m]`."""
-        if self.processed is self.raw:
-            return self.raw_norm
-        if self._norm is None:
-            self._norm = torch.logsumexp(self.processed, -1)
-        return self._norm
+        self.processed = self.raw
 
     def process(self, readings: Sequence[Reading]) -> list[int]:
         """Apply each job's constraint and chain to its rows; the processed row of every reading, in order."""
@@ -119,24 +125,25 @@ class _Rows:
         order: dict[int, int] = {}
         for (chain, scores), members in groups.items():
             self._append(chain, scores, members, order)
-        self.processed = torch.cat(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        self.processed = _Logits(torch.cat(self._chunks) if len(self._chunks) > 1 else self._chunks[0])
         return [order[id(leaders[key])] for key in keys]
 
     def _append(self, chain: Chain | None, scores: bool, members: list[Reading], order: dict[int, int]) -> None:
-        index = torch.tensor([self.position[reading.row] for reading in members], device=self.raw.device)
-        logits = self.raw.index_select(0, index)
+        raw = self.raw.values
+        index = torch.tensor([self.position[reading.row] for reading in members], device=raw.device)
+        logits = raw.index_select(0, index)
         if scores:
-            logits = logits - self.raw_norm.index_select(0, index).unsqueeze(1)
-        allowed = self.masks.allowed(members, logits.shape[1], logits.device) if self.masks.any else None
-        if allowed is not None:
+            logits = logits - self.raw.norm.index_select(0, index).unsqueeze(1)
+        forbidden = self.masks.forbidden(members, logits.device) if self.masks.any else None
+        if forbidden is not None:
             # Before the processors, so that truncations count allowed tokens only.
-            logits = logits.masked_fill(~allowed, -torch.inf)
-            self._dead_ends(members, ~allowed.any(-1))
+            logits.masked_fill_(forbidden, -torch.inf)
+            self._dead_ends(members, self.masks.empty(members))
         if chain is not None:
             logits, failures = chain.apply([_path(reading) for reading in members], logits)
-            if allowed is not None:  # after them too: one may insist on a token, such as a forced end
-                logits = logits.masked_fill(~allowed, -torch.inf)
-                self._dead_ends(members, logits.amax(-1) == -torch.inf)
+            if forbidden is not None:  # after them too: one may insist on a token, such as a forced end
+                logits = logits.masked_fill(forbidden, -torch.inf)
+                self._dead_ends(members, (logits.amax(-1) == -torch.inf).nonzero().flatten().tolist())
             for i, failure in failures.items():
                 self.errors.setdefault(self._count + i, failure)
         for reading in members:
@@ -144,9 +151,9 @@ class _Rows:
             self._count += 1
         self._chunks.append(logits)
 
-    def _dead_ends(self, members: list[Reading], dead: Tensor) -> None:
+    def _dead_ends(self, members: list[Reading], dead: Iterable[int]) -> None:
         """Rows without a token have the constraint's error."""
-        for i in dead.nonzero().flatten().tolist():
+        for i in dead:
             constraint = members[i].pending.task.job.run.constraint
             if constraint is not None:
                 failure = self.masks.failure(members[i])
@@ -220,7 +227,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
     raw = [r for r in readings if isinstance(r.want, LogProbs | Distribution | Probabilities) and r.want.raw]
     rest = [r for r in readings if not (isinstance(r.want, LogProbs | Distribution | Probabilities) and r.want.raw)]
     if raw:
-        _values(raw, [rows.position[r.row] for r in raw], rows.raw, rows.raw_norm)
+        _values(raw, [rows.position[r.row] for r in raw], rows.raw)
     if not rest:
         return
     places = rows.process(rest)
@@ -238,7 +245,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
         if constraint is not None and constraint.loose:
             raw_at = rows.position[reading.row]
             try:
-                loose.take(reading, rows.processed[place], rows.raw[raw_at] - rows.raw_norm[raw_at])
+                loose.take(reading, rows.processed.values[place], rows.raw.values[raw_at] - rows.raw.norm[raw_at])
             except DecodingError as failure:  # a recognizer's limit is this run's failure, not the batch's
                 reading.error = failure
             continue
@@ -254,7 +261,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
             case TopK():
                 _top(members, at, rows, first)
             case LogProbs() | Distribution() | Probabilities():
-                _values(members, at, rows.processed, rows.norm)
+                _values(members, at, rows.processed)
             case Hidden() | Attention() | Exits():  # pragma: no cover - separated above
                 raise AssertionError
 
@@ -274,10 +281,10 @@ def _select(tensor: Tensor, index: list[int]) -> Tensor:
 
 
 def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
-    logits = _select(rows.processed, at)
+    logits = _select(rows.processed.values, at)
     first = members[0].want
     if isinstance(first, Argmax):
-        tokens = logits.argmax(-1)
+        tokens = _select(rows.processed.best, at)
     elif isinstance(first, Sample) and first.gumbel:
         noise = [r.want.random.gumbel(r.node.length, "sample", logits.shape[1]) for r in members]  # type: ignore[union-attr]
         tokens = (logits.double() + torch.from_numpy(np.stack(noise)).to(logits.device)).argmax(-1)
@@ -285,12 +292,12 @@ def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
         draws = [r.want.random.uniform(r.node.length, "sample") for r in members if isinstance(r.want, Sample)]
         tokens = sample_rows(logits, torch.tensor(draws, dtype=torch.float64, device=logits.device))
     column = tokens.unsqueeze(1)
-    logprobs = logits.gather(1, column).squeeze(1) - _select(rows.norm, at)
+    logprobs = logits.gather(1, column).squeeze(1) - _select(rows.processed.norm, at)
     if rows.processed is rows.raw:
         raw = logprobs
     else:
         raw_at = [rows.position[r.row] for r in members]
-        raw = _select(rows.raw, raw_at).gather(1, column).squeeze(1) - _select(rows.raw_norm, raw_at)
+        raw = _select(rows.raw.values, raw_at).gather(1, column).squeeze(1) - _select(rows.raw.norm, raw_at)
     host = torch.stack((tokens.double(), logprobs.double(), raw.double())).tolist()
     for reading, token, logprob, raw_logprob in zip(members, *host, strict=True):
         reading.result = Choice(int(token), logprob, raw_logprob)
@@ -309,14 +316,14 @@ def top_rows(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _top(members: list[Reading], at: list[int], rows: _Rows, want: TopK) -> None:
-    values, ids = top_rows(_select(rows.processed, at), want.k)
+    values, ids = top_rows(_select(rows.processed.values, at), want.k)
     if want.renormalize or rows.processed is rows.raw:
-        values = values - _select(rows.norm, at).unsqueeze(1)
+        values = values - _select(rows.processed.norm, at).unsqueeze(1)
     if rows.processed is rows.raw:
         raw = values
     else:
         raw_at = [rows.position[r.row] for r in members]
-        raw = _select(rows.raw, raw_at).gather(1, ids) - _select(rows.raw_norm, raw_at).unsqueeze(1)
+        raw = _select(rows.raw.values, raw_at).gather(1, ids) - _select(rows.raw.norm, raw_at).unsqueeze(1)
     for reading, tokens, logprobs, raw_logprobs in zip(
         members, ids.tolist(), values.tolist(), raw.tolist(), strict=True
     ):
@@ -324,7 +331,8 @@ def _top(members: list[Reading], at: list[int], rows: _Rows, want: TopK) -> None
         reading.result = Top(tuple(tokens[:kept]), tuple(logprobs[:kept]), tuple(raw_logprobs[:kept]))
 
 
-def _values(members: list[Reading], at: list[int], logits: Tensor, norm: Tensor) -> None:
+def _values(members: list[Reading], at: list[int], rows: _Logits) -> None:
+    logits, norm = rows.values, rows.norm
     for reading, place in zip(members, at, strict=True):
         if isinstance(reading.want, LogProbs):
             index = torch.tensor(reading.want.tokens, device=logits.device)

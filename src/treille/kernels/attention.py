@@ -443,7 +443,7 @@ def attend_rows(state: Any, prepare: Any, see: Any, merge: Any, job: Any, rows: 
 
 
 _SPLIT = (
-    "Tuple((int64[:,::1], int64[:,::1], int64[::1], int64[::1]))"
+    "Tuple((int64[:,::1], int64[:,::1], int64[::1], int64[::1], int64))"
     "(int64[:,::1], int64[::1], int64[::1], int64[::1], int64)"
 )
 
@@ -464,6 +464,7 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
         seen: [P, 2] row, first slot it sees (within the item).
         offsets: [R + 1] bounds of each row in `parts`.
         parts: [P] indices into `seen`, row by row, in the order of position.
+        products: of a row with a key, in all items together.
     """
     most_items, most_seen = 0, 0
     for n in range(pieces.shape[0]):
@@ -472,7 +473,7 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
         most_seen += cuts * (ends[n + 1] - ends[n])
     items, seen = np.empty((most_items, 5), np.int64), np.empty((most_seen, 2), np.int64)
     offsets = np.zeros(positions.shape[0] + 1, np.int64)
-    count, used = 0, 0
+    count, used, products = 0, 0, 0
     for n in range(pieces.shape[0]):
         start, stop, position = pieces[n, 0], pieces[n, 1], pieces[n, 2]
         while start < stop:
@@ -488,6 +489,7 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
             if used > begin:
                 items[count, 0], items[count, 1], items[count, 2] = start, size, begin
                 items[count, 3], items[count, 4] = used, least
+                products += size * (used - begin)
                 count += 1
             start += size
             position += size
@@ -497,4 +499,4 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
         row = seen[part, 0]
         parts[filled[row]] = part
         filled[row] += 1
-    return items[:count], seen[:used], offsets, parts
+    return items[:count], seen[:used], offsets, parts, products

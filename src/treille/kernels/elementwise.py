@@ -87,7 +87,7 @@ def add_scaled(values: int, scale: Any, base: int, count: int) -> None:
 
 
 @njit(cache=CACHE, fastmath=set(FASTMATH), error_model="numpy")
-def normalise(source: int, target: int, weight: int, bias: int, count: int, kind: int, eps: float) -> None:
+def normalise(source: int, target: int, weight: int, bias: int, count: int, kind: int, eps: Any) -> None:
     """Writes norm(source) to `target`, one row of `count` float32: root mean square or layer norm, scaled and shifted.
 
     `bias` 0 means none; `target` may be `source`.
@@ -107,3 +107,13 @@ def normalise(source: int, target: int, weight: int, bias: int, count: int, kind
         y[i] = (x[i] - mean) * scale * w[i]
     if bias != 0:
         add_bias(target, bias, count)
+
+
+@njit(cache=CACHE, error_model="numpy")
+def normalise_rows(
+    source: int, target: int, weight: int, bias: int, rows: int, count: int, kind: int, eps: Any
+) -> None:
+    """`normalise` of each of `rows` consecutive rows."""
+    for row in range(rows):
+        at = 4 * row * count
+        normalise(source + at, target + at, weight, bias, count, kind, np.float32(eps))

@@ -31,6 +31,7 @@ from treille.kernels.elementwise import (
     add_scaled,
     multiply,
     normalise,
+    normalise_rows,
 )
 from treille.kernels.intrinsics import bits_float, dot_tile, float_bits, load_int, store_int
 from treille.kernels.team import CACHE, MAX_CHUNKS, compile_chunk, fork_join, shared_team
@@ -249,6 +250,13 @@ class PackedNorm:
             raise ParameterError(f"norm {kind!r}: the CPU kernels know 'rms' and 'layer'; use the torch operations")
         shift = None if bias is None else bias.detach().float().contiguous()
         return cls(kinds[kind], (weight.detach().float() + offset).contiguous(), shift, eps)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[R, K] float32: the norm of x [R, K] float32, contiguous."""
+        out, bias = torch.empty_like(x), 0 if self.bias is None else self.bias.data_ptr()
+        rows, count = x.shape
+        normalise_rows(x.data_ptr(), out.data_ptr(), self.weight.data_ptr(), bias, rows, count, self.kind, self.eps)
+        return out
 
 
 def _bits(value: float) -> int:

@@ -40,6 +40,7 @@ class CpuOps:
         self._limit = most_rows(dtype)
         shared_team()  # before the engine lowers torch's thread count around small steps
         # Keyed by identity; the objects are kept with the value, so that an id is never reused.
+        self._norms: dict[int, tuple[PackedNorm, Norm]] = {}
         self._projects: dict[tuple[int, int], tuple[Project, object]] = {}
         self._residuals: dict[tuple[int, int], tuple[Residual, object]] = {}
         self._gates: dict[tuple[int, int], tuple[Gate, object]] = {}
@@ -48,6 +49,18 @@ class CpuOps:
     def stream(self, x: Tensor) -> Tensor:
         """As `Ops.stream`: float32."""
         return x.float()
+
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """As `Ops.norm`, float32."""
+        if x.shape[0] > self._limit:
+            return self._torch.norm(x, norm)
+        found = self._norms.get(id(norm))
+        if found is None:
+            found = self._norms[id(norm)] = (
+                PackedNorm.of(norm.kind, norm.weight, norm.bias, norm.eps, norm.offset),
+                norm,
+            )
+        return found[0](x)
 
     def project(self, x: Tensor, norm: Norm | None, linear: Linear) -> Tensor:
         """As `Ops.project`, float32."""

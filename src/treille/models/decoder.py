@@ -14,7 +14,7 @@ from torch import Tensor
 from treille.attention.plan import AttentionPlan
 from treille.errors import ParameterError
 from treille.models.config import DecoderConfig
-from treille.models.ops import AttentionLayer, Experts, KVStore, Linear, Norm, Ops, norm_heads, normalize
+from treille.models.ops import AttentionLayer, Experts, KVStore, Linear, Norm, Ops, norm_heads
 from treille.models.rope import Rotary, rotary, rotate
 from treille.requests import Layers
 
@@ -241,7 +241,7 @@ class Decoder:
 
     def finish(self, x: Tensor) -> Tensor:
         """[n, H]: the final norm of the residual stream, wherever it stops."""
-        return normalize(x, self.weights.final_norm)
+        return self.ops.norm(x, self.weights.final_norm)
 
     def _layers(
         self, start: int, stop: int, x: Tensor, rotaries: Sequence[Rotary], kv: KVStore, plan: AttentionPlan,

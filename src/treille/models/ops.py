@@ -131,6 +131,10 @@ class Ops(Protocol):
         """[R, H]: the embeddings in the dtype of the residual stream."""
         ...
 
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """[R, H]: ``norm(x)``."""
+        ...
+
     def project(self, x: Tensor, norm: Norm | None, linear: Linear) -> Tensor:
         """[R, N]: ``linear(norm(x))``."""
         ...
@@ -188,6 +192,10 @@ class TorchOps:
     def stream(self, x: Tensor) -> Tensor:
         """As `Ops.stream`: the model's dtype."""
         return x
+
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """As `Ops.norm`."""
+        return normalize(x, norm)
 
     def project(self, x: Tensor, norm: Norm | None, linear: Linear) -> Tensor:
         """As `Ops.project`."""

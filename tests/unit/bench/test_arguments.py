@@ -5,8 +5,18 @@ import sys
 import pytest
 import torch
 
-from treille.bench import arguments
+from treille.bench import arguments, rows
+from treille.bench.measure import Summary
 from treille.errors import ParameterError
+
+
+def row(figure):
+    """A row about nothing."""
+    return rows.Row(
+        case="greedy", figure=figure, model="bundled", dtype="bfloat16", device="cpu", batch=1, prompt=(), new=(),
+        repeats=1, unit="tokens/s", value=Summary.of([1.0]), ratio=Summary.of([1.0]),
+        environment=rows.environment(torch.device("cpu")),
+    )  # fmt: skip
 
 
 def test_the_parser_raises_what_is_wrong():
@@ -32,6 +42,51 @@ def test_too_few_repeats_are_refused(given, quick):
     """The refusal names the value and the least."""
     with pytest.raises(ParameterError, match=rf"--repeats={given}: a median and its spread need at least \d"):
         arguments.repeats_of(given, quick=quick)
+
+
+def test_what_was_written_is_told_from_what_is_the_default():
+    """Also an option that is given its default value; a switch, a list and what is left out."""
+    parser = arguments.Parser("core", None)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--no-governor", action="store_true")
+    parser.add_argument("--model", default="bundled")
+    assert arguments.written(parser, []) == set()
+    assert arguments.written(parser, ["--batch", "1", "8"]) == {"batch"}
+    assert arguments.written(parser, ["--no-governor", "--model", "bundled"]) == {"no_governor", "model"}
+
+
+def test_output_is_kept_part_by_part(tmp_path, monkeypatch, capsys):
+    """Rows go to `--out` as they come, then to a picture and documents; `--render` measures nothing."""
+    monkeypatch.chdir(tmp_path)
+    parser = arguments.Parser("core", None)
+    arguments.add_output(parser, "core", "the bars")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench:core -->\n<!-- /bench:core -->\n")
+
+    def parts():
+        yield [row("one")]
+        yield [row("two"), row("three")]
+        msg = "the machine fell over"
+        raise OSError(msg)
+
+    options = parser.parse_args(["--picture", "bars.svg", "--fill", str(page)])
+    with pytest.raises(OSError, match="fell over"):
+        arguments.collect(options, parts())
+    assert [kept["figure"] for kept in rows.read(options.out)] == ["one", "two", "three"]
+    assert [kept.figure for kept in arguments.collect(options, [[row("two")]])] == ["two"]
+    assert "1 rows written to benchmarks/out/core.jsonl" in capsys.readouterr().out
+    arguments.publish(options, lambda found: f"<svg>{len(found)}</svg>")
+    assert (tmp_path / "bars.svg").read_text() == "<svg>3</svg>"
+    assert page.read_text().count("| bundled, bfloat16 |") == 3
+    assert arguments.collect(parser.parse_args(["--render"]), parts()) == []
+
+
+def test_a_benchmark_without_a_picture_has_no_option_for_one():
+    """What cannot be drawn is refused like any unknown option."""
+    parser = arguments.Parser("core", None)
+    arguments.add_output(parser, "core")
+    with pytest.raises(ParameterError, match=r"unrecognized arguments: --picture"):
+        parser.parse_args(["--picture", "bars.svg"])
 
 
 def test_a_device_is_there_or_refused(monkeypatch):

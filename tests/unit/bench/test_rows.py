@@ -101,6 +101,18 @@ def test_tables_are_sorted_by_device_and_kind():
     assert markers == ["bench:core", "bench:cuda", "bench:overhead", "bench:cuda-overhead"]
 
 
+def test_a_row_of_a_drafter_names_what_is_not_the_default():
+    """Task, level, temperature, verification, governor; rows of texts that were compared have a table of their own."""
+    plain = {"task": "lists", "level": None, "temperature": 0.0, "verification": "match", "governor": True}
+    assert rows.task_and_settings(plain) == rows.task_and_settings({"task": "lists"}) == "lists"
+    changed = {"level": 2, "temperature": 0.8, "verification": "rejection", "governor": False}
+    assert rows.task_and_settings(plain | changed) == "lists, level 2, temperature 0.8, rejection, no governor"
+    counts = {"drafter": "suffix", "texts": 9, "tokens": 72, "equal": 7, "ties": 2, "wrong": 0, "tau": 1.25}
+    (table,) = rows.tables([row(benchmark="speculate", case="check", batch=16, extra=counts).to_json()])
+    assert table.marker == "bench:check"
+    assert table.cells == (("suffix", "9", "72", "7", "2", "0", "1.25", ""),)
+
+
 def test_rows_are_plain_values():
     """A row survives JSON."""
     assert json.loads(json.dumps(row().to_json()))["value"] == {"median": 200.0, "low": 190.0, "high": 210.0}

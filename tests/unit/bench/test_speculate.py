@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from treille.bench import speculate
+from treille.bench import rows, speculate
+from treille.bench.equality import Equality
+from treille.bench.rounds import Round
 from treille.bench.texts import BEGUN, CODE, Text, task_texts
 from treille.errors import ParameterError
 from treille.hooks import DraftCounts
@@ -35,16 +37,6 @@ def command(lm, monkeypatch, tmp_path):
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def test_counts_of_several_runs_add_up():
-    """Sums, also of lists of different lengths; what is summed stays as it was."""
-    one = DraftCounts(steps=2, drafted=6, accepted=3, emitted=5, tried=[2], kept=[1], depths=[0, 2], seconds=0.5)
-    other = DraftCounts(steps=1, drafted=1, accepted=1, emitted=2, tried=[1, 1], kept=[1, 0], depths=[1], seconds=0.25)
-    whole = speculate.total([one, other])
-    assert (whole.steps, whole.drafted, whole.accepted, whole.emitted, whole.seconds) == (3, 7, 4, 7, 0.75)
-    assert (whole.tried, whole.kept, whole.depths) == ([3, 1], [2, 0], [1, 2])
-    assert (one.tried, other.depths) == ([2], [1])
 
 
 def test_figures_of_a_run():
@@ -121,7 +113,7 @@ def test_the_command_writes_rows_tables_and_a_picture(command, tmp_path, capsys)
         assert row["extra"]["tau"] >= 1
         assert row["extra"]["rows"] >= 1
         assert row["extra"]["governor"] is True
-        for summary in (row["value"], row["baseline_value"], row["ratio"]):
+        for summary in (row["value"], row["baseline_value"], row["ratio"], row["extra"]["after_prompt"]):
             assert 0 < summary["low"] <= summary["median"] <= summary["high"]
     assert "4 rows written" in capsys.readouterr().out
     assert page.read_text().count("| prompt_lookup:k=3 | lists | bundled |") == 2
@@ -141,26 +133,61 @@ def test_sampling_is_measured_too(command):
     }
 
 
+def test_rows_count_the_rounds_that_are_timed(lm, monkeypatch, tmp_path):
+    """The first decoding and the one that warms up, in which the governor learns, are in no figure of a row."""
+
+    class Learning:
+        """Writes more per step in every round."""
+
+        def __init__(self, *_):
+            self.rounds = []
+
+        def __call__(self):
+            index = len(self.rounds)
+            self.rounds.append(Round(2.0, 1.0, 8, DraftCounts(steps=1, emitted=10**index)))
+            return 2.0
+
+    monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
+    monkeypatch.setattr(speculate, "Decoding", Learning)
+    monkeypatch.chdir(tmp_path)
+    speculate.main(["--quick", "--tasks", "lists", "--drafters", "prompt_lookup", "--batch", "1"])
+    (row,) = rows.read(tmp_path / "benchmarks/out/speculate.jsonl")
+    assert row["extra"]["tau"] == (100 + 1000) / 2
+
+
+def test_a_second_ratio_leaves_the_prompts_out():
+    """Both ratios are of tokens per second within a round; the second counts the time after the prompts only."""
+    plain = [Round(10.0, 8.0, 16, DraftCounts()), Round(20.0, 16.0, 16, DraftCounts())]
+    drafted = [Round(6.0, 4.0, 16, DraftCounts()), Round(10.0, 4.0, 8, DraftCounts())]
+    found = speculate.compared(drafted, plain, {"task": "t"})
+    assert (found["ratio"].low, found["ratio"].high) == pytest.approx((1.0, 10 / 6))
+    after = found["extra"]["after_prompt"]
+    assert (after.low, after.high) == pytest.approx((2.0, 2.0))
+    assert found["extra"]["task"] == "t"
+
+
 def test_the_picture_shows_batch_1():
     """One panel per task, one bar per drafter; other batch sizes and other benchmarks are left out."""
     rows = [
         {
             "benchmark": name,
+            "case": case,
             "batch": batch,
             "model": "m",
             "ratio": {"median": ratio},
             "extra": {"task": "t", "drafter": d},
         }
-        for name, batch, d, ratio in (
-            ("speculate", 1, "good", 1.5),
-            ("speculate", 1, "bad", 0.9),
-            ("speculate", 8, "many", 3.0),
-            ("core", 1, "other", 2.0),
+        for name, case, batch, d, ratio in (
+            ("speculate", "speculate, batch 1", 1, "good", 1.5),
+            ("speculate", "speculate, batch 1", 1, "bad", 0.9),
+            ("speculate", "speculate, batch 8", 8, "many", 3.0),
+            ("speculate", "check", 1, "compared", 1.0),
+            ("core", "greedy", 1, "other", 2.0),
         )
     ]
     svg = speculate.picture(rows)
     assert all(text in svg for text in ("t (m)", "good", "1.50", "bad", "0.90"))
-    assert not any(text in svg for text in ("many", "other"))
+    assert not any(text in svg for text in ("many", "compared", "other"))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +198,16 @@ def test_the_picture_shows_batch_1():
         (["--drafters", "prompt_lookup:l=3"], r"draft='prompt_lookup': has no parameter l=3"),
         (["--repeats", "3"], r"--repeats=3: a median and its spread need at least 5"),
         (["--model", "7b", "--tasks", "lists", "--texts", "1"], r"--model=7b: choose bundled, "),
+        (["--texts", "0"], r"--texts=0: must be at least 1"),
+        (["--new", "-1"], r"--new=-1: must be at least 1"),
+        (["--batch", "1", "0"], r"--batch=0: must be at least 1"),
+        (["--level", "-1"], r"--level=-1: the easiest level is 0"),
+        (["--tasks", "code", "--new", "100000"], r"--new=100000: no text of code is that long"),
+        (["--check", "0"], r"--check=0: at least one prompt is wanted"),
+        (["--check", "2", "--drafters", "suffx"], r"draft='suffx' is not known"),
+        (["--check", "2", "--batch", "1", "8"], r"--check compares greedy texts, and has no use for --batch; leave"),
+        (["--check", "2", "--tasks", "lists", "--no-governor"], r"has no use for --no-governor, --tasks; leave"),
+        (["--check", "2", "--picture", "p.svg"], r"has no use for --picture; leave"),
         (["--frob"], r"bench speculate: unrecognized arguments: --frob; `treille bench speculate --help`"),
         (["--render", "--out", "missing.jsonl"], r"missing\.jsonl: cannot be read"),
     ],
@@ -179,8 +216,44 @@ def test_bad_arguments_are_refused_before_anything_is_measured(arguments, messag
     """Every refusal names the value, the reason and the way out."""
     monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
     monkeypatch.setattr(speculate, "alternate", lambda *_: pytest.fail("something was measured"))
+    monkeypatch.setattr(speculate, "compare", lambda *_: pytest.fail("something was compared"))
     with pytest.raises(ParameterError, match=message):
         speculate.main(arguments)
+
+
+# --- equal texts ------------------------------------------------------------------------------------------------------
+
+
+def test_checked_texts_are_rows_and_a_table(monkeypatch, tmp_path, capsys):
+    """`--check` says of each drafter how many greedy texts are the plain ones, and of no text how fast it came."""
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench:check -->\n<!-- /bench:check -->\n")
+    given = ["--check", "3", "--quick", "--drafters", "prompt_lookup:k=3", "suffix", "--fill", str(page)]
+    assert speculate.main(given) == 0
+    found = rows.read(tmp_path / "benchmarks/out/speculate.jsonl")
+    assert [row["extra"]["drafter"] for row in found] == ["prompt_lookup:k=3", "suffix"]
+    for row in found:
+        assert (row["case"], row["dtype"], row["new"], len(row["prompt"])) == ("check", "float32", [8], 3)
+        assert (row["extra"]["texts"], row["extra"]["tokens"], row["extra"]["wrong"]) == (3, 24, 0)
+        assert row["value"]["median"] == row["extra"]["equal"] == 3 - row["extra"]["ties"]
+    assert "| prompt_lookup:k=3 | 3 | 24 |" in page.read_text()
+    said = capsys.readouterr().out
+    assert "suffix: 3 equal, 0 ties, 0 wrong (of 3 texts, 24 tokens" in said
+    assert speculate.main(["--check", "3", "--render", "--drafters", "suffix"]) == 0
+
+
+def test_a_wrong_text_is_an_error_code(lm, monkeypatch, tmp_path):
+    """The exit code is 1 if a text differs where there is no tie; ties and refusals are none of that."""
+    monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
+    monkeypatch.chdir(tmp_path)
+    for outcome, code in (
+        (Equality("suffix", 2, 8, ties=1), 0),
+        (Equality("suffix", 2, 8, wrong=1), 1),
+        (Equality("suffix", refusal="no"), 0),
+    ):
+        monkeypatch.setattr(speculate, "compare", lambda *_, outcome=outcome: iter([outcome]))
+        assert speculate.main(["--check", "2", "--quick", "--drafters", "suffix"]) == code
 
 
 def test_help_names_the_options(capsys):

@@ -17,7 +17,7 @@ def settled(alpha, seconds_of, texts=1, others=0, draft=0.0, most=8):
         if k <= most:
             emitted = (1 - alpha ** (k + 1)) / (1 - alpha)
             for _ in range(EXPLORATION):
-                budget.arms[k].learn(emitted, k, draft * k)
+                budget.known.arms[k].learn(emitted, k, draft * k)
     governor.last.rows, governor.last.texts = texts + others, texts
     return budget.rows(most)
 
@@ -83,10 +83,10 @@ def test_a_chain_teaches_smaller_budgets_too():
     budget = governor.open("chain")
     budget.rows(8)
     budget.verified(8, 8, 6, 0.008)
-    assert budget.arms[8].emitted == 6
-    assert budget.arms[3].emitted == 4
-    assert budget.arms[3].seconds == pytest.approx(0.003)
-    assert budget.arms[12].count == 0
+    assert budget.known.arms[8].emitted == 6
+    assert budget.known.arms[3].emitted == 4
+    assert budget.known.arms[3].seconds == pytest.approx(0.003)
+    assert budget.known.arms[12].count == 0
 
 
 def test_a_drafter_that_was_given_up_is_probed():

@@ -12,15 +12,6 @@ from treille.train.tasks.json_schema import fits
 if TYPE_CHECKING:
     import random
 
-FIELDS = {
-    "name": words.NAMES,
-    "city": words.CITIES,
-    "job": words.JOBS,
-    "pet": words.ANIMALS,
-    "color": words.COLORS,
-    "food": words.FOODS,
-    "item": words.THINGS,
-}
 ENUMS = {
     "status": ("open", "closed", "pending", "done"),
     "size": ("small", "medium", "large"),
@@ -40,7 +31,7 @@ LEVELS = (
     (6, 8, ("string", "integer", "boolean", "enum", "array", "object", "object")),
 )
 KEYS: dict[str, tuple[str, ...]] = {
-    "string": tuple(FIELDS),
+    "string": tuple(words.FIELDS),
     "integer": NUMBERS,
     "boolean": FLAGS,
     "enum": tuple(ENUMS),
@@ -53,7 +44,7 @@ def _field(rng: random.Random, key: str, kind: str) -> tuple[str, dict[str, Any]
     """The description, the schema and a value of one field that is left to the writer."""
     match kind:
         case "string":
-            return f"{key} (string)", {"type": "string"}, rng.choice(FIELDS[key])
+            return f"{key} (string)", {"type": "string"}, rng.choice(words.FIELDS[key])
         case "integer":
             low = rng.randint(1, 60)
             high = low + rng.randint(1, 30)

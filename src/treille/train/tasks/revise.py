@@ -11,13 +11,7 @@ if TYPE_CHECKING:
     import random
 
 FIELDS = {
-    "name": words.NAMES,
-    "city": words.CITIES,
-    "job": words.JOBS,
-    "pet": words.ANIMALS,
-    "color": words.COLORS,
-    "food": words.FOODS,
-    "item": words.THINGS,
+    **words.FIELDS,
     "age": tuple(map(str, range(18, 90))),
     "room": tuple(map(str, range(1, 60))),
 }

@@ -18,3 +18,13 @@ ANIMALS = ("cat", "dog", "horse", "crow", "fox", "bear", "wolf", "duck", "goat",
 COLORS = ("red", "green", "blue", "white", "black", "yellow", "brown", "pink")
 FOODS = ("bread", "rice", "soup", "cake", "cheese", "apples", "fish", "salad", "pasta", "honey")
 THINGS = ("lamp", "chair", "desk", "cup", "hat", "pen", "bag", "book", "clock", "shirt", "box", "ring")
+# What a field of a record or a card may hold.
+FIELDS = {
+    "name": NAMES,
+    "city": CITIES,
+    "job": JOBS,
+    "pet": ANIMALS,
+    "color": COLORS,
+    "food": FOODS,
+    "item": THINGS,
+}
