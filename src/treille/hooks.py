@@ -57,7 +57,7 @@ class DraftCounts:
         self.depths[0] += 1
 
     def count(self, tree: DraftTree, accepted: Sequence[int], emitted: int, *, forced: bool = False) -> None:
-        """Add one verified step; `forced`: its tree is what a constraint left no choice about, or its likely spelling."""
+        """Add one verified step; `forced`: its tree is what a constraint asked for."""
         self.steps += 1
         self.emitted += emitted
         if forced:

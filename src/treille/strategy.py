@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from treille.errors import ParameterError
 from treille.hooks import DraftCounts
+from treille.parameters import checked_value, own_parameters
 from treille.requests import Argmax, Choice, Forward, Request, Sample
 from treille.tree import common_length
 
@@ -241,13 +241,6 @@ def complete(run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypoth
 StrategyFunction: TypeAlias = "Callable[..., Generator[Request, Any, Output]]"
 
 
-@functools.cache
-def own_parameters(function: Callable[..., Any], *given: str) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function without those that Treille gives it; every request asks, so it is kept."""
-    named = inspect.signature(function).parameters
-    return MappingProxyType({name: parameter for name, parameter in named.items() if name not in given})
-
-
 @dataclass(frozen=True, slots=True)
 class StrategyInfo:
     """What is known of a strategy: shown by `treille strategies` and in the docs."""
@@ -360,25 +353,3 @@ def configured(info: StrategyInfo, given: Mapping[str, Any]) -> Configured:
         raise ParameterError(f"strategy {info.name!r} needs a value for {', '.join(missing)}")
     arguments = {name: checked_value(info.name, own[name], value) for name, value in given.items() if name in own}
     return Configured(info, arguments, {name: value for name, value in given.items() if name not in own})
-
-
-def checked_value(owner: str, parameter: inspect.Parameter, value: Any) -> Any:
-    """`value`, if its type fits the annotation of a plain number, flag or string.
-
-    Raises:
-        ParameterError: it does not; names `owner`, the value and the way out.
-    """
-    plain = {"int": int, "float": float, "bool": bool, "str": str}
-    # Annotations are strings where the file postpones their evaluation; names of types need not exist at run time.
-    kind = plain.get(parameter.annotation, parameter.annotation)
-    fits = {
-        int: isinstance(value, int) and not isinstance(value, bool),
-        float: isinstance(value, int | float) and not isinstance(value, bool),
-        bool: isinstance(value, bool),
-        str: isinstance(value, str),
-    }
-    if not fits.get(kind, True):
-        required = parameter.default is inspect.Parameter.empty
-        way_out = "give one" if required else f"give one, or leave it out for {parameter.default!r}"
-        raise ParameterError(f"{owner}({parameter.name}={value!r}): not a value of type {kind.__name__}; {way_out}")
-    return float(value) if kind is float else value

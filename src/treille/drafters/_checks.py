@@ -1,7 +1,8 @@
-"""Checks of drafters' parameters: the value, the reason, the way out."""
+"""Checks of drafters' parameters beyond their types: the value, the reason, the way out."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from treille.errors import ParameterError
@@ -11,10 +12,12 @@ if TYPE_CHECKING:
 
 
 def at_least(least: float, **given: float) -> None:
-    """Refuse values below `least`."""
+    """Refuse values below `least`, and what is no finite number."""
     for name, value in given.items():
         if not value >= least:
             raise ParameterError(f"draft: {name}={value!r}: must be at least {least}")
+        if math.isinf(value):
+            raise ParameterError(f"draft: {name}={value!r}: must be finite")
 
 
 def between(least: float, most: float, **given: float) -> None:

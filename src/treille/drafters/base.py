@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from treille.errors import ParameterError
+from treille.parameters import checked_value, own_parameters
 from treille.requests import Forward
-from treille.strategy import checked_value, own_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence

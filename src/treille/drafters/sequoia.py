@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from treille.draft_tree import DraftTree
-from treille.drafters._checks import at_least
+from treille.drafters._checks import between
 from treille.drafters._grow import grow
 from treille.drafters._sequoia import trees
 from treille.drafters._siblings import TreeDrafter
@@ -47,7 +47,8 @@ class sequoia(TreeDrafter):  # noqa: N801 - one name in five places
         keep: Keep = None,
     ) -> None:
         super().__init__(host, model, keep)
-        at_least(1, rows=rows, depth=depth)
+        between(1, 512, rows=rows)  # the search for the best tree takes time with the square of its size
+        between(1, 64, depth=depth)
         self.rows = rows
         self.trees = trees(_probabilities(acceptance), rows + 1, depth)
 

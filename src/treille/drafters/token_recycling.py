@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treille.draft_tree import DraftTree
-from treille.drafters._checks import at_least
+from treille.drafters._checks import between
 from treille.drafters._learning import Learning, fits
 from treille.drafters._templates import REFERENCE, Template, template_paths
 from treille.drafters.base import drafter
@@ -65,7 +65,7 @@ class token_recycling(Learning[Candidates]):  # noqa: N801 - one name in five pl
     """Token Recycling: drafts a tree of what the target last held likely after each token, rejected tokens included."""
 
     def __init__(self, host: Host, k: int = 8, template: Any = REFERENCE, warm: bool = True) -> None:
-        at_least(1, k=k)
+        between(1, 64, k=k)  # a table of k successors per token of the vocabulary
         self.k = k
         self.template = template
         super().__init__(host, f"token_recycling:{k},{template}", warm=warm)
