@@ -13,8 +13,17 @@ import llguidance
 import numpy as np
 import torch
 
-from treille.bench import rows
-from treille.bench.arguments import LEAST_REPEATS, Parser, progress, repeats_of, work_folder
+from treille.bench.answer_shapes import shape
+from treille.bench.arguments import (
+    LEAST_REPEATS,
+    Parser,
+    add_output,
+    collect,
+    progress,
+    publish,
+    repeats_of,
+    work_folder,
+)
 from treille.bench.measure import Summary, alternate, ratios, timed
 from treille.bench.rows import Row, environment
 from treille.bench.schemas import Case, generated, of_the_task
@@ -24,15 +33,29 @@ from treille.bench.vocabularies import byte_level, spoken
 from treille.constraints import Vocabulary, json_schema
 from treille.language_model import BUNDLED, load
 from treille.strategies import greedy
+from treille.train.tasks import TASKS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from treille.bench.measure import Side
     from treille.constraints.base import Constraint
+    from treille.language_model import LanguageModel
+    from treille.output import Generation
 
+PARTS = ("masks", "throughput", "json")
 SIBLINGS = 8
 PLAIN = "plain llguidance"
+QUANTILES = (50, 95, 99)
+NOTES = dict.fromkeys(("advance", "fork"), "with a check of the token")
+WITHOUT = "without"
+ROOM = 256
+"""Tokens that an answer of the json task may have: more than any needs, so that its end in time is never in doubt."""
+RECORDED = range(32, 65)
+"""Tokens of the documents for throughput: of about one length, so that the batch stays full nearly to its end."""
 
 
 def _parser() -> Parser:
@@ -40,13 +63,14 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--schemas", type=int, default=120, help="schemas, half of the json task, half generated (default: 120)")
     add("--sizes", type=int, nargs="*", default=[128_000], help="sizes of byte-level BPEs to train (default: 128000)")
-    add("--no-throughput", action="store_true", help="masks only")
-    add("--batch", type=int, default=8, help="texts at once, for throughput (default: 8)")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help=f"of {', '.join(PARTS)} (default: all)")
+    add("--questions", type=int, default=60, help="questions of the json task (default: 60)")
+    add("--batch", type=int, default=8, help="texts at once, for throughput and json (default: 8)")
+    add("--draft", default="suffix", help="the drafter beside the schema (default: %(default)s)")
     add("--repeats", type=int, help=f"rounds that count, at least {LEAST_REPEATS} (default: {LEAST_REPEATS})")
-    add("--out", type=Path, default=Path("benchmarks/out/constraints.jsonl"), help="the rows (default: %(default)s)")
     add("--work", type=Path, default=work_folder(), help="where what is trained is kept (default: %(default)s)")
     add("--quick", action="store_true", help="few schemas, two rounds: shows that it runs, measures nothing")
-    add("--fill", type=Path, nargs="+", metavar="DOCUMENT", help="put the tables of all rows in --out into these files")
+    add_output(parser, "constraints")
     return parser
 
 
@@ -61,34 +85,40 @@ def main(arguments: Sequence[str]) -> int:
     if options.help:
         parser.print_help()
         return 0
-    found: list[Row] = []
+    collect(options, _measured(options))
+    publish(options)
+    return 0
+
+
+def _measured(options: argparse.Namespace) -> Iterator[list[Row]]:
+    """The rows, one by one."""
     with progress() as told:
         for row in _measure(options, told):
-            rows.merge(options.out, [row])
-            found.append(row)
-    rows.show(row.to_json() for row in found)
-    print(f"{len(found)} rows written to {options.out}")
-    for document in options.fill or ():
-        print(f"{document}: filled {', '.join(rows.fill(document, rows.read(options.out)))}")
-    return 0
+            yield [row]
 
 
 def _measure(options: argparse.Namespace, told: Callable[[str], None]) -> Iterator[Row]:
     repeats = repeats_of(options.repeats, quick=options.quick)
     count = 4 if options.quick else options.schemas
     cases = [*of_the_task(count // 2), *generated(count - count // 2)]
+    if "masks" in options.parts:
+        for name, vocabulary in _vocabularies(options, told):
+            yield from _masks(name, vocabulary, cases, repeats, told)
+    if "throughput" in options.parts:
+        yield from _throughput(cases, options, repeats, told)
+    if "json" in options.parts:
+        yield from _json_task(options, repeats, told)
+
+
+def _vocabularies(options: argparse.Namespace, told: Callable[[str], None]) -> Iterator[tuple[str, Vocabulary]]:
+    """The bundled tokenizer's, and those of the byte-level BPEs, with their names."""
     lm = load(prefix_cache=False)
     assert lm.tokenizer is not None
-    shape = lm.checkpoint.decoder.shape
-    vocabularies = {"bundled": Vocabulary.of(lm.tokenizer, lm.checkpoint.eos_token_ids, shape.vocab_size)}
+    yield "bundled", Vocabulary.of(lm.tokenizer, lm.checkpoint.eos_token_ids, lm.checkpoint.decoder.shape.vocab_size)
     for size in () if options.quick else options.sizes:
         told(f"training a tokenizer of {size}")
         vocabulary = byte_level(size, options.work)
-        vocabularies[f"{len(vocabulary.tokens)} tokens"] = vocabulary
-    for name, vocabulary in vocabularies.items():
-        yield from _masks(name, vocabulary, cases, repeats, told)
-    if not options.no_throughput:
-        yield from _throughput(cases, options, repeats, told)
+        yield f"{len(vocabulary.tokens)} tokens", vocabulary
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -101,10 +131,28 @@ class Times:
     ours: dict[str, list[float]]
     plain: dict[str, list[float]]
 
-    def add(self, figure: str, ours: float, plain: float) -> None:
-        """One call of each."""
-        self.ours.setdefault(figure, []).append(ours)
-        self.plain.setdefault(figure, []).append(plain)
+    def take(
+        self,
+        figure: str,
+        ours: Callable[[], Any],
+        plain: Callable[[], Any],
+        *,
+        swapped: bool = False,
+        share: int = 1,
+    ) -> tuple[Any, Any]:
+        """The results of one call of each, whose seconds divided by `share` are kept; `swapped`: plain first."""
+        results: list[Any] = []
+        seconds: list[float] = []
+        for call in (plain, ours) if swapped else (ours, plain):
+            began = time.perf_counter()
+            results.append(call())
+            seconds.append((time.perf_counter() - began) / share)
+        if swapped:
+            results.reverse()
+            seconds.reverse()
+        self.ours.setdefault(figure, []).append(seconds[0])
+        self.plain.setdefault(figure, []).append(seconds[1])
+        return results[0], results[1]
 
 
 def _masks(
@@ -116,11 +164,11 @@ def _masks(
     for index in range(repeats + 1):
         told(f"masks, {name}: round {index}")
         times = Times({}, {})
-        for case in cases:
-            _walk(case, vocabulary, times)
+        for number, case in enumerate(cases):
+            _walk(case, vocabulary, times, swapped=number % 2 == 1)
         rounds.append(times)
     for figure in rounds[0].ours:
-        for quantile in (50, 99):
+        for quantile in QUANTILES:
             sides = [
                 [1e6 * float(np.percentile(side[figure], quantile)) for side in (times.ours, times.plain)]
                 for times in rounds[1:]
@@ -128,25 +176,31 @@ def _masks(
             ours, plain = zip(*sides, strict=True)
             yield _row(
                 f"{figure}, p{quantile}", name, "µs", Summary.of(ours), repeats,
-                baseline=PLAIN, baseline_value=Summary.of(plain), ratio=ratios(plain, ours),
+                baseline=PLAIN, baseline_value=Summary.of(plain), ratio=ratios(plain, ours), note=NOTES.get(figure, ""),
                 extra={"schemas": len(cases), "calls": len(rounds[0].ours[figure])},
             )  # fmt: skip
 
 
-def _walk(case: Case, vocabulary: Vocabulary, times: Times) -> None:
+def _walk(case: Case, vocabulary: Vocabulary, times: Times, *, swapped: bool) -> None:
     """Follow one document, token by token."""
-    began = time.perf_counter()
-    constraint = json_schema(case.schema, whitespace=1).compile(vocabulary)
-    states = [constraint.start()]
     out = np.empty((SIBLINGS, vocabulary.words), np.int32)
-    constraint.masks(states[:1], out[:1])
-    between = time.perf_counter()
-    grammar = {"%json": {**case.schema, "x-guidance": {"whitespace_pattern": "[\\x20\\x0A\\x0D\\x09]{0,1}"}}}
-    text = f"%llguidance {json.dumps({'no_forcing': True})}\nstart: %json {json.dumps(grammar['%json'])}"
-    lark = json.dumps({"grammars": [{"lark_grammar": text}]})
-    matcher = llguidance.LLMatcher(vocabulary.environment, lark, log_level=0)
-    matcher.unsafe_compute_mask_ptr(out.ctypes.data, 4 * vocabulary.words)
-    times.add("compile and first mask", between - began, time.perf_counter() - between)
+
+    def ours() -> tuple[Constraint[Any], Any]:
+        constraint = json_schema(case.schema, whitespace=1).compile(vocabulary)
+        state = constraint.start()
+        constraint.masks([state], out[:1])
+        return constraint, state
+
+    def plain() -> Any:
+        schema = {**case.schema, "x-guidance": {"whitespace_pattern": "[\\x20\\x0A\\x0D\\x09]{0,1}"}}
+        text = f"%llguidance {json.dumps({'no_forcing': True})}\nstart: %json {json.dumps(schema)}"
+        grammar = json.dumps({"grammars": [{"lark_grammar": text}]})
+        matcher = llguidance.LLMatcher(vocabulary.environment, grammar, log_level=0)
+        matcher.unsafe_compute_mask_ptr(out.ctypes.data, 4 * vocabulary.words)
+        return matcher
+
+    (constraint, state), matcher = times.take("compile and first mask", ours, plain, swapped=swapped)
+    states = [state]
     for token in vocabulary.spell(case.document.encode()):
         _step(constraint, states, matcher, token, out, times)
 
@@ -159,44 +213,50 @@ def _step(
     out: np.ndarray[Any, np.dtype[np.int32]],
     times: Times,
 ) -> None:
-    """One mask, one advance, one fork and the masks of siblings, each beside what plain llguidance does for it."""
-    words, state, size = out.shape[1], states[-1], 4 * out.shape[1]
-    constraint.masks([state], out[:1])
-    others = [
-        int(t) for t in constraint.vocabulary.tokens_of(out[0])[:2] if t != token and t not in constraint.vocabulary.eos
-    ]
-    sibling = others[0] if others else token
-    marks: list[float] = []
+    """One mask, one advance, one fork and the masks of siblings, each beside what plain llguidance does for it.
 
-    def mark() -> None:
-        marks.append(time.perf_counter())
-
+    Both sides fill rows of the same matrix and look up its address, and both ask first for the mask: what a recognizer
+    computes once per place and then knows is in the times of both. They take turns at being first.
+    """
+    state, size = states[-1], 4 * out.shape[1]
+    swapped = len(states) % 2 == 0
     copy = matcher.deep_copy()
-    mark()
-    constraint.masks([state], out[:1])
-    mark()
-    matcher.unsafe_compute_mask_ptr(out.ctypes.data, size)
-    mark()
-    after = constraint.advance(state, token)
-    mark()
-    matcher.consume_token(token)
-    mark()
-    fork = constraint.advance(state, sibling)  # `after` is held, so this is another line of descent
-    mark()
-    copy = copy.deep_copy()
-    copy.consume_token(sibling)
-    mark()
-    constraint.masks([after, fork] * (SIBLINGS // 2), out)
-    mark()
-    for row in range(SIBLINGS):
-        (copy if row % 2 else matcher).unsafe_compute_mask_ptr(out.ctypes.data + 4 * row * words, size)
-    mark()
+    row = out[:1]
+    times.take(
+        "mask", lambda: constraint.masks([state], row), lambda: matcher.unsafe_compute_mask_ptr(row.ctypes.data, size),
+        swapped=swapped,
+    )  # fmt: skip
+    sibling = _another(constraint.vocabulary, out[0], token)
+    after, _ = times.take(
+        "advance", lambda: constraint.advance(state, token), lambda: matcher.consume_token(token), swapped=swapped
+    )
+    # `after` is held, so this is another line of descent.
+    fork, other = times.take(
+        "fork", lambda: constraint.advance(state, sibling), lambda: _forked(copy, sibling), swapped=swapped
+    )
+
+    def siblings() -> None:
+        address = out.ctypes.data
+        for index in range(SIBLINGS):
+            (other if index % 2 else matcher).unsafe_compute_mask_ptr(address + index * size, size)
+
+    nodes = [after, fork] * (SIBLINGS // 2)
+    times.take("mask of a tree node", lambda: constraint.masks(nodes, out), siblings, share=SIBLINGS, swapped=swapped)
     assert after is not None, "the document does not follow its schema"
-    spans = np.diff(marks).tolist()
-    for place, figure in enumerate(("mask", "advance", "fork", "mask of a tree node")):
-        share = SIBLINGS if figure.startswith("mask of") else 1
-        times.add(figure, spans[2 * place] / share, spans[2 * place + 1] / share)
     states.append(after)
+
+
+def _forked(matcher: Any, token: int) -> Any:
+    """A copy that has consumed `token`."""
+    copy = matcher.deep_copy()
+    copy.consume_token(token)
+    return copy
+
+
+def _another(vocabulary: Vocabulary, mask: NDArray[np.int32], token: int) -> int:
+    """A token that the mask allows and that is neither `token` nor an end, if one of the first few is."""
+    others = [int(t) for t in vocabulary.tokens_of(mask)[: 2 + len(vocabulary.eos)]]
+    return next((t for t in others if t != token and t not in vocabulary.eos), token)
 
 
 # --- throughput -------------------------------------------------------------------------------------------------------
@@ -209,41 +269,122 @@ def _throughput(
     model = "bundled" if options.quick else TITLES["135m"]
     written = None if options.quick else spoken(checkpoint("135m", torch.bfloat16, options.work), BUNDLED)
     lm = load(written, prefix_cache=False)
-    chosen = random.Random(0).sample(list(cases), min(options.batch, len(cases)))
-    prompts = [lm.encode(f"A record for {json.dumps(case.schema)[:60]}:") for case in chosen]
     assert lm.tokenizer is not None
-    answers = [lm.tokenizer.encode(case.document, add_special_tokens=False) for case in chosen]
-    replays = [Text(p, tuple(a)).replay for p, a in zip(prompts, answers, strict=True)]
+    documents = [(case, lm.tokenizer.encode(case.document, add_special_tokens=False)) for case in cases]
+    even = [(case, answer) for case, answer in documents if len(answer) in RECORDED]
+    chosen = random.Random(0).sample(even, min(options.batch, len(even))) or documents[: options.batch]
+    prompts = [lm.encode(f"A record for {json.dumps(case.schema)[:60]}:") for case, _ in chosen]
+    replays = [Text(p, tuple(a)).replay for p, (_, a) in zip(prompts, chosen, strict=True)]
 
-    def decode(*, constrained: bool, **more: Any) -> Callable[[], Any]:
+    def decode(*, constrained: bool, **more: Any) -> Callable[[], list[Generation]]:
         each = []
-        for case, answer, replay in zip(chosen, answers, replays, strict=True):
+        for (case, answer), replay in zip(chosen, replays, strict=True):
             held = {"constraint": json_schema(case.schema, whitespace=1), "close": False} if constrained else {}
             each.append(greedy(logits_processor=replay, max_new_tokens=len(answer), **held, **more))
-        return lambda: lm.generate(prompts, each)
+        return lambda: list(lm.generate(prompts, each))
 
-    calls = {
-        "without": decode(constrained=False),
+    sides = {
+        WITHOUT: decode(constrained=False),
         "schema": decode(constrained=True),
-        "schema and prompt_lookup": decode(constrained=True, draft="prompt_lookup"),
+        f"schema and {options.draft}": decode(constrained=True, draft=options.draft),
     }
-    tokens = {name: sum(result.stats.emitted for result in call()) for name, call in calls.items()}
-    sides = {name: timed(call, torch.device("cpu")) for name, call in calls.items()}
-    seconds = alternate(sides, repeats, lambda side: told(f"throughput: {side}"))
-    for name in [name for name in calls if name != "without"]:
-        count = tokens[name]
-        yield _row(
-            f"throughput, {name}", model, "tokens/s",
-            Summary.of(count / s for s in seconds[name]), repeats, baseline="without",
-            baseline_value=Summary.of(tokens["without"] / s for s in seconds["without"]),
-            ratio=ratios([s / tokens["without"] for s in seconds["without"]], [s / count for s in seconds[name]]),
-            extra={"tokens": count}, batch=len(chosen),
+    rounds = Rounds(lm, sides, repeats, len(chosen), lambda side: told(f"throughput: {side}"))
+    for name in rounds.constrained:
+        yield rounds.row(f"throughput, {name}", name, model, "tokens/s")
+
+
+def _json_task(options: argparse.Namespace, repeats: int, told: Callable[[str], None]) -> Iterator[Row]:
+    """Questions of the json task by the bundled model, with and without the schema that each describes in words.
+
+    The schema says all that a question asks, so an answer is right if and only if it satisfies it. Schemas are compiled
+    in the round that warms up, as long as the language model keeps that many.
+    """
+    lm = load(prefix_cache=False)
+    task = TASKS["json"]
+    count = task.levels if options.quick else options.questions
+    examples = [task.example(i // task.levels, split="held_out", level=i % task.levels) for i in range(count)]
+    prompts = [lm.encode(list(example.messages)) for example in examples]
+
+    def decode(*, constrained: bool, **more: Any) -> Callable[[], list[Generation]]:
+        each = [greedy(**({"constraint": shape(example)} if constrained else {}), **more) for example in examples]
+        parts = [slice(first, first + options.batch) for first in range(0, count, options.batch)]
+        return lambda: [g for part in parts for g in lm.generate(prompts[part], each[part], max_new_tokens=ROOM)]
+
+    sides = {
+        WITHOUT: decode(constrained=False),
+        "schema": decode(constrained=True),
+        f"schema and {options.draft}": decode(constrained=True, draft=options.draft),
+    }
+    rounds = Rounds(lm, sides, repeats, options.batch, lambda side: told(f"json task: {side}"))
+    valid = {
+        name: sum(task.check(example, one.text) for example, one in zip(examples, rounds.last[name], strict=True))
+        for name in sides
+    }
+    for name in rounds.constrained:
+        note = f"valid {valid[name]} of {count}, {WITHOUT} {valid[WITHOUT]}"
+        for unit in ("tokens/s", "answers/s"):
+            yield rounds.row(f"json task, {name}, {unit}", name, "bundled", unit, note)
+
+
+class Rounds:
+    """Rounds of decoding by sides that alternate, after one that warms up.
+
+    Args:
+        lm: the model.
+        sides: what decodes all texts, by name; `WITHOUT` is the baseline.
+        repeats: rounds that count.
+        batch: texts at once.
+        told: the name of every side before it runs.
+
+    Attributes:
+        last: what each side wrote last; each writes the same in every round.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        sides: Mapping[str, Callable[[], list[Generation]]],
+        repeats: int,
+        batch: int,
+        told: Callable[[str], None],
+    ) -> None:
+        self.last: dict[str, list[Generation]] = {}
+        self._lm = lm
+        self._repeats = repeats
+        self._batch = batch
+        self._seconds = alternate({name: self._side(name, call) for name, call in sides.items()}, repeats, told)
+
+    @property
+    def constrained(self) -> list[str]:
+        """The sides that are compared with the baseline."""
+        return [name for name in self._seconds if name != WITHOUT]
+
+    def row(self, figure: str, name: str, model: str, unit: str, note: str = "") -> Row:
+        """The row of a side: tokens or answers per second."""
+        tokens = {side: sum(one.stats.emitted for one in last) for side, last in self.last.items()}
+        counts = tokens if unit == "tokens/s" else {side: len(last) for side, last in self.last.items()}
+        ours, plain = ([counts[side] / s for s in self._seconds[side]] for side in (name, WITHOUT))
+        forwards = {side: sum(one.stats.forwards for one in last) for side, last in self.last.items()}
+        return _row(
+            figure, model, unit, Summary.of(ours), self._repeats, baseline=WITHOUT,
+            baseline_value=Summary.of(plain), ratio=ratios(ours, plain), note=note,
+            extra={"tokens": tokens, "forwards": forwards}, batch=self._batch,
+            dtype=str(self._lm.checkpoint.decoder.shape.dtype).removeprefix("torch."),
         )  # fmt: skip
 
+    def _side(self, name: str, call: Callable[[], list[Generation]]) -> Side:
+        def decode() -> None:
+            self._lm.forget_drafts()  # or a drafter would know the texts of the round before
+            self.last[name] = call()
 
-def _row(figure: str, model: str, unit: str, value: Summary, repeats: int, *, batch: int = 1, **more: Any) -> Row:
+        return timed(decode, torch.device("cpu"))
+
+
+def _row(
+    figure: str, model: str, unit: str, value: Summary, repeats: int, *, batch: int = 1, dtype: str = "", **more: Any
+) -> Row:
     return Row(
-        case="constraints", figure=figure, model=model, dtype="bfloat16" if unit == "tokens/s" else "", device="cpu",
-        batch=batch, prompt=(), new=(), repeats=repeats, unit=unit, value=value,
-        environment=environment(torch.device("cpu")), benchmark="constraints", **more,
+        case="constraints", figure=figure, model=model, dtype=dtype, device="cpu", batch=batch, prompt=(), new=(),
+        repeats=repeats, unit=unit, value=value, environment=environment(torch.device("cpu")),
+        benchmark="constraints", **more,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from treille.models.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_FILES = 6000
+MOST_FILES = 12_000
 
 
 def byte_level(size: int, work: Path) -> Vocabulary:

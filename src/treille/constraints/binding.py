@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 120
 """Characters of a source in messages."""
+_UNKNOWN = object()
+"""No state yet; None is the state of a text that is not allowed."""
 
 
 class Binding:
@@ -36,6 +38,8 @@ class Binding:
         self._tip = tip.length
         self._states: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
         self._refused: WeakKeyDictionary[Node, set[int]] = WeakKeyDictionary()
+        self._dead: set[bytes] = set()  # texts, their essence, that nothing can follow
+        self._near: WeakKeyDictionary[Node, bytes | None] = WeakKeyDictionary()
         self._states[tip] = constraint.start()
 
     @property
@@ -56,6 +60,9 @@ class Binding:
 
     def state(self, node: Node) -> Any | None:
         """The state after the text up to `node`, None where the constraint does not allow that text."""
+        state = self._states.get(node, _UNKNOWN)
+        if state is not _UNKNOWN:
+            return state
         missing: list[Node] = []
         above: Node | None = node
         while above is not None and above not in self._states:
@@ -77,30 +84,58 @@ class Binding:
     def admits(self, node: Node, token: int) -> bool:
         """Whether this one token may follow `node`."""
         state = self.state(node)
-        if state is None or token in self._refused.get(node, ()):
+        if state is None or token in self._refused.get(node, ()) or self._is_dead(node, state, token):
             return False
         return self.constraint.accepted(state, (token,)) == 1
 
     def refuse(self, node: Node, token: int) -> None:
-        """Never allow `token` after `node` again: it led to a dead end."""
+        """Never allow `token` after `node` again, nor what comes to the same text: it led to a dead end."""
         self._refused.setdefault(node, set()).add(token)
+        if self.loose and (state := self.state(node)) is not None:
+            text = self.constraint.text(state) + self.constraint.vocabulary.decode([token])
+            self._dead.add(self.constraint.essence(text))
+            self._near.clear()
+
+    def sure(self, node: Node) -> NDArray[np.bool_] | None:
+        """Tokens, `[V]`, that need no check by `admits` where the mask allows them; None where that is not known."""
+        state = self.state(node)
+        return None if state is None or self._text_near(node, state) is not None else self.constraint.sure(state)
+
+    def _is_dead(self, node: Node, state: Any, token: int) -> bool:
+        """Whether `token` comes to a text that nothing can follow."""
+        text = self._text_near(node, state)
+        piece = b"" if text is None else self.constraint.vocabulary.decode([token])
+        return bool(piece) and self.constraint.essence((text or b"") + piece) in self._dead
+
+    def _text_near(self, node: Node, state: Any) -> bytes | None:
+        """The text up to `node`, if one that nothing can follow may begin with it."""
+        if not self._dead:
+            return None
+        if node not in self._near:
+            text = self.constraint.text(state)
+            stem = self.constraint.essence(text).rstrip()
+            self._near[node] = text if any(dead.startswith(stem) for dead in self._dead) else None
+        return self._near[node]
 
     def allows(self, node: Node) -> bool:
         """Whether the text up to `node` can be continued or ended."""
         return self.state(node) is not None
 
-    def masks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
-        """Which tokens may follow each node, `[n, V]`; none where the text up to it is not allowed."""
+    def masks(self, nodes: Sequence[Node], out: NDArray[np.int32]) -> None:
+        """Which tokens may follow each node, int32 `[n, ceil(V / 32)]`; none where its text is not allowed."""
         states = [self.state(node) for node in nodes]
-        known = [i for i, state in enumerate(states) if state is not None]
-        words = np.zeros((len(known), self.constraint.vocabulary.words), np.int32)
-        self.constraint.masks([states[i] for i in known], words)
-        allowed = np.zeros((len(nodes), self.constraint.vocabulary.width), np.bool_)
-        allowed[known] = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, : allowed.shape[1]]
-        for row, node in enumerate(nodes):
-            if node in self._refused:
-                allowed[row, list(self._refused[node])] = False
-        return allowed
+        known = [row for row, state in enumerate(states) if state is not None]
+        if len(known) == len(states):
+            self.constraint.masks(states, out)
+        else:
+            out[:] = 0
+            words = np.empty((len(known), out.shape[1]), np.int32)
+            self.constraint.masks([states[row] for row in known], words)
+            out[known] = words
+        if self._refused:
+            for row, node in enumerate(nodes):
+                if node in self._refused:
+                    out[row] &= ~self.constraint.vocabulary.mask_of(self._refused[node])
 
     def forced(self, node: Node) -> tuple[int, ...]:
         """The tokens that must follow `node`."""

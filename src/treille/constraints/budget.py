@@ -48,16 +48,20 @@ class Budgeted(Generic[S]):
         left: tokens that may still follow; an end-of-sequence token needs no room.
         check_at: as long as more tokens are left, the limit is far.
         plan: tokens that complete the text, if they have been looked for.
+        known: tokens that completed the text here or further up; what is left of them often completes it still.
         fitting: near the limit, the tokens that may follow, each with a plan for after it.
     """
 
-    __slots__ = ("check_at", "fitting", "inner", "left", "plan")
+    __slots__ = ("check_at", "fitting", "inner", "known", "left", "plan")
 
-    def __init__(self, inner: S, left: int, check_at: int, plan: tuple[int, ...] | None) -> None:
+    def __init__(
+        self, inner: S, left: int, check_at: int, plan: tuple[int, ...] | None, known: tuple[int, ...] = ()
+    ) -> None:
         self.inner = inner
         self.left = left
         self.check_at = check_at
         self.plan = plan
+        self.known = known if plan is None else plan
         self.fitting: dict[int, tuple[int, ...]] | None = None
 
 
@@ -113,7 +117,7 @@ class BudgetConstraint(Generic[S]):
         if token in self.vocabulary.eos or self._is_far(state):
             after = self.inner.advance(state.inner, token)
             left = state.left - (token not in self.vocabulary.eos)
-            return None if after is None else Budgeted(after, left, state.check_at, None)
+            return None if after is None else Budgeted(after, left, state.check_at, None, state.known)
         plan = self._fitting(state).get(token)
         if plan is None:
             return None
@@ -135,7 +139,17 @@ class BudgetConstraint(Generic[S]):
 
     def accepted(self, state: Budgeted[S], tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, are allowed."""
+        if len(tokens) == 1 and self._is_far(state):  # the same, without a state for after it
+            return self.inner.accepted(state.inner, tokens)
         return count_accepted(self, state, tokens)
+
+    def sure(self, state: Budgeted[S]) -> NDArray[np.bool_] | None:
+        """Those of the inner constraint: near the limit the mask leaves the tokens that fit."""
+        return self.inner.sure(state.inner)
+
+    def essence(self, text: bytes) -> bytes:
+        """What the inner constraint says."""
+        return self.inner.essence(text)
 
     def forced(self, state: Budgeted[S]) -> tuple[int, ...]:
         """The tokens that the inner constraint forces: every completion holds them, so they fit."""
@@ -153,6 +167,7 @@ class BudgetConstraint(Generic[S]):
         """The plan, searched for if necessary."""
         if state.plan is None:
             state.plan = self.inner.closing(state.inner)
+            state.known = state.plan or ()
         return state.plan
 
     def text(self, state: Budgeted[S]) -> bytes:
@@ -169,7 +184,9 @@ class BudgetConstraint(Generic[S]):
         """Whether any token may follow without a look at what completes the text after it."""
         if state.left > state.check_at:
             return True
-        plan = self.closing(state)
+        plan = state.plan if state.plan is not None else self._rest(state)
+        if plan is None or state.left <= len(plan) + self.room:  # a search may find a shorter one
+            plan = self.closing(state)
         if plan is None and not self.inner.is_final(state.inner):
             state.check_at = state.left // 2
             return True
@@ -177,6 +194,16 @@ class BudgetConstraint(Generic[S]):
         if spare > 0:
             state.check_at = state.left - (spare + 1) // 2
         return spare > 0
+
+    def _rest(self, state: Budgeted[S]) -> tuple[int, ...] | None:
+        """The shortest end of the known tokens that completes the text: a search takes a hundred times as long."""
+        end = (min(self.vocabulary.eos),)
+        for begin in range(len(state.known), -1, -1):
+            rest = state.known[begin:]
+            if self.inner.accepted(state.inner, rest + end) == len(rest) + 1:
+                state.known = rest
+                return rest
+        return None
 
     def _fitting(self, state: Budgeted[S]) -> dict[int, tuple[int, ...]]:
         """The tokens after which a completion is known that fits, each with that completion."""

@@ -4,10 +4,12 @@ A beam search by length, on a recognizer that says which bytes may follow. At ev
 bytes are the likeliest to close something (quotes and brackets first, white space last), one for each set of bytes that
 may follow. Bytes that probably lead to the same place, such as the letters in a string, are represented by one of them.
 What is found is a completion; that none is shorter is not promised.
+
+A recognizer that says what is likely next is followed depth first (`dive`), which takes a tenth of the time.
 """
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
@@ -29,6 +31,10 @@ _REMOVED = 8
 """Bytes of a completion that are left out at once where it ends without them too."""
 _CIRCLE = 10
 """Penalty of coming back to the same set of following bytes."""
+_BACK = 2
+"""Places by which a choice moves back each time that it is taken."""
+_SHRUNK = 16
+"""Bytes of a completion of which it is tried to leave some out."""
 Step = bytes | int
 """Bytes, or the id of a special token."""
 
@@ -47,6 +53,13 @@ class Probe(Protocol):
 
     def then(self, step: "Step") -> "Self | None":
         """The text with `step` appended, None where it may not follow."""
+
+
+class Guided(Probe, Protocol):
+    """A text that knows more than which bytes may follow."""
+
+    def likely(self) -> Sequence[bytes]:
+        """What may follow on a short way to the end, the best first."""
 
 
 @dataclass(slots=True)
@@ -109,22 +122,60 @@ def shortest_closing(start: Probe, hints: Sequence[Step] = (), longest: int = 10
     return None
 
 
+def dive(start: Guided, tries: int = 400) -> tuple[Step, ...] | None:
+    """Few bytes after which `start` may end, by what it says is likely next; None where none were found.
+
+    Depth first; where the same choice comes again, what was taken before moves back by `_BACK` places.
+
+    Args:
+        start: The text to be completed.
+        tries: Steps that are tried at the most.
+    """
+    taken: Counter[tuple[bytes, bytes]] = Counter()
+
+    def choices(probe: Guided) -> Iterator[tuple[bytes, bytes]]:
+        key = probe.forced() or b"\0" + probe.possible()
+        others = (step for _, step in sorted(_continuations(probe)) if not step.isspace())
+        steps = dict.fromkeys((*probe.likely(), *others))
+        ranked = sorted((place + _BACK * taken[key, step], place, step) for place, step in enumerate(steps))
+        return iter([(key, step) for _, _, step in ranked])
+
+    path: list[tuple[bytes, Guided, Iterator[tuple[bytes, bytes]]]] = [(b"", start, choices(start))]
+    while path and tries:
+        _, probe, open_choices = path[-1]
+        if probe.final():
+            steps = tuple(step for step, _, _ in path[1:])
+            return _shrink(start, steps) if sum(map(len, steps)) <= _SHRUNK else steps
+        choice = next(open_choices, None)
+        if choice is None:
+            path.pop()
+            continue
+        tries -= 1
+        taken[choice] += 1
+        if (after := probe.then(choice[1])) is not None:
+            path.append((choice[1], after, choices(after)))
+    return None
+
+
 def _shrink(start: Probe, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """`steps` without pieces that the end does not need."""
     units = [unit for step in steps for unit in (map(int.to_bytes, step) if isinstance(step, bytes) else (step,))]
     for size in range(min(_REMOVED, len(units)), 0, -1):
-        at = 0
+        at, before = 0, start  # `before` has the units in front of `at`
         while at + size <= len(units):
-            fewer = units[:at] + units[at + size :]
-            if _ends(start, fewer):
-                units = fewer
-            else:
-                at += 1
+            if _ends(before, units[at + size :]):
+                del units[at : at + size]
+                continue
+            following = before.then(units[at])
+            assert following is not None, "a step that led to the end is refused"
+            at, before = at + 1, following
     return tuple(units)
 
 
 def _ends(probe: Probe, units: Sequence[Step]) -> bool:
     """Whether the text may end after `units`."""
+    if units and probe.then(units[0]) is None:  # as most are: only then is it worth joining them
+        return False
     for special, group in groupby(units, key=lambda unit: isinstance(unit, int)):
         for step in group if special else (b"".join(unit for unit in group if isinstance(unit, bytes)),):
             after = probe.then(step)

@@ -351,7 +351,7 @@ class Engine:
         batch = packer.build()
         readings = readouts.of_batch(pendings, batch)
         wanted = readouts.boundaries(readings)
-        masks = Masks(readings)  # computed while the model runs
+        masks = Masks(readings, runner.decoder.shape.vocab_size)  # computed while the model runs
         for instrument in self.instruments:
             instrument.before_forward(runner.name, batch.rows)
         planned = time.perf_counter()

@@ -3,7 +3,7 @@
 Some constraints cannot say cheaply which of all tokens may follow, but can say of one token whether it may. A pick is
 then rejected and drawn again until it is allowed, which gives exactly p renormalised over the allowed tokens.
 Log-probabilities need the mass of all refused tokens: they are found most probable first, until what has not been
-checked is too little to matter.
+checked is too little to matter. Tokens of which the constraint is sure need no check.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from treille.sampling.random import sample_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from treille.engine.readouts import Reading
@@ -41,12 +43,14 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
     assert constraint is not None
     row = processed.clone()
 
+    sure = constraint.sure(reading.node)
+
     def admits(token: int) -> bool:
-        return constraint.admits(reading.node, token)
+        return (sure is not None and bool(sure[token])) or constraint.admits(reading.node, token)
 
     match reading.want:
         case Argmax() | Sample():
-            _settle(row, admits, PICKED)
+            _settle(row, admits, sure, PICKED)
             token = _pick(reading, row, admits)
             if token is None:
                 reading.error = constraint.dead_end(reading.node)
@@ -55,10 +59,10 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
             reading.result = Choice(token, logprob, float(raw[token]))
         case TopK(k, renormalize):
             if renormalize:
-                _settle(row, admits, LISTED)
+                _settle(row, admits, sure, LISTED)
             reading.result = _top(row, raw, k, admits, renormalize=renormalize)
         case LogProbs(tokens):
-            _settle(row, admits, LISTED)
+            _settle(row, admits, sure, LISTED)
             _drop(row, [token for token in tokens if not admits(token)])
             row = row - torch.logsumexp(row, -1)
             reading.result = tuple(row[list(tokens)].tolist())
@@ -73,12 +77,18 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
                 reading.result = torch.log_softmax(row, -1)
 
 
-def _settle(row: Tensor, admits: Callable[[int], bool], most: float) -> None:
+def _settle(row: Tensor, admits: Callable[[int], bool], sure: NDArray[np.bool_] | None, most: float) -> None:
     """Take refused tokens out of `row`, until what is unchecked is at most `most` of what is known to be allowed."""
-    mass, order = torch.sort(torch.softmax(row.double(), -1), descending=True, stable=True)
+    shares, allowed = torch.softmax(row.double(), -1), 0.0
+    if sure is not None:
+        known = torch.from_numpy(sure).to(row.device)
+        allowed = float(shares[known].sum())
+        shares = shares.masked_fill(known, 0.0)
+    mass, order = torch.sort(shares, descending=True, stable=True)
     unchecked = mass.sum() - mass.cumsum(-1)
     refused: list[int] = []
-    allowed = 0.0
+    if float(mass.sum()) <= most * allowed:
+        return
     for token, share, left in _by_block(order, mass, unchecked):
         if share == 0.0:
             break

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from treille.engine.readouts import Reading
     from treille.hooks import Constrained
     from treille.tree import Node
+
+OVERLAPPED = 1 << 18
+"""Bits of masks from which on they are computed beside the forward: waking the other thread costs as much as fewer."""
 
 
 @cache
@@ -32,49 +34,71 @@ class Masks:
 
     Args:
         readings: the readouts of the forward.
+        width: of the logits, V.
     """
 
-    def __init__(self, readings: Sequence[Reading]) -> None:
+    def __init__(self, readings: Sequence[Reading], width: int) -> None:
+        self._width = width
+        self._nodes: dict[Constrained, list[Node]] = {}
+        self._rows: dict[tuple[int, int], int] = {}  # by constraint and node, in the order of `_nodes`
+        self._failed: dict[int, Exception] = {}  # by constraint
+        self._work: Future[Tensor] | None = None
+        self._forbidden: Tensor | None = None
+        self._empty: frozenset[int] = frozenset()
         wanted: dict[Constrained, dict[int, Node]] = {}
         for reading in readings:
             constraint = reading.pending.task.job.run.constraint
             if constraint is not None:
                 wanted.setdefault(constraint, {})[id(reading.node)] = reading.node
-        self._found: list[tuple[Constrained, list[int], Future[NDArray[np.bool_]]]] = []
         for constraint, nodes in wanted.items():
-            future = _worker().submit(constraint.masks, list(nodes.values()))
-            self._found.append((constraint, list(nodes), future))
-        self._rows: dict[tuple[int, int], NDArray[np.bool_]] | None = None
-        self._failed: dict[int, Exception] = {}  # by constraint
+            self._nodes[constraint] = list(nodes.values())
+            for node in nodes:
+                self._rows[id(constraint), node] = len(self._rows)
+        if len(self._rows) * width >= OVERLAPPED:
+            self._work = _worker().submit(self._compute)
 
     @property
     def any(self) -> bool:
         """Whether any run of this forward has a constraint."""
-        return bool(self._found)
+        return bool(self._rows)
 
-    def allowed(self, readings: Sequence[Reading], width: int, device: torch.device) -> Tensor | None:
-        """Which tokens each reading may take, bool `[n, V]`; None where none of them has a constraint."""
-        if self._rows is None:
-            self._rows = self._collect(width)
-        rows = [self._rows.get((id(r.pending.task.job.run.constraint), id(r.node))) for r in readings]
-        if all(row is None for row in rows):
+    def forbidden(self, readings: Sequence[Reading], device: torch.device) -> Tensor | None:
+        """Which tokens each reading may not take, bool `[n, V]`; None where none of them has a constraint."""
+        found = self._found(readings)
+        rows = [len(self._rows) if row is None else row for row in found]  # the last row forbids nothing
+        if min(rows) == len(self._rows):
             return None
-        free = np.ones(width, np.bool_)
-        return torch.from_numpy(np.stack([free if row is None else row for row in rows])).to(device)
+        if self._forbidden is None:
+            self._forbidden = (self._compute() if self._work is None else self._work.result()).to(device)
+        if rows == list(range(rows[0], rows[0] + len(rows))):
+            return self._forbidden[rows[0] : rows[0] + len(rows)]
+        return self._forbidden.index_select(0, torch.tensor(rows, device=device))
+
+    def empty(self, readings: Sequence[Reading]) -> list[int]:
+        """The places of the readings that may take no token at all; to be asked after `forbidden`."""
+        if not self._empty:
+            return []
+        return [place for place, row in enumerate(self._found(readings)) if row in self._empty]
 
     def failure(self, reading: Reading) -> Exception | None:
         """Why a reading has no mask; it belongs to its run, never to the others of the forward."""
         return self._failed.get(id(reading.pending.task.job.run.constraint))
 
-    def _collect(self, width: int) -> dict[tuple[int, int], NDArray[np.bool_]]:
-        """Rows by constraint and node; where a constraint failed, they allow nothing."""
-        rows: dict[tuple[int, int], NDArray[np.bool_]] = {}
-        for constraint, nodes, future in self._found:
-            failure = future.exception()
-            if isinstance(failure, Exception):
+    def _found(self, readings: Sequence[Reading]) -> list[int | None]:
+        return [self._rows.get((id(r.pending.task.job.run.constraint), id(r.node))) for r in readings]
+
+    def _compute(self) -> Tensor:
+        """What is forbidden, bool `[rows + 1, V]`; where a constraint fails, everything."""
+        words = np.full((len(self._rows) + 1, -(-self._width // 32)), -1, np.int32)
+        first = 0
+        for constraint, nodes in self._nodes.items():
+            out = words[first : first + len(nodes)]
+            try:
+                constraint.masks(nodes, out)
+            except Exception as failure:  # noqa: BLE001 - whatever it was, the other runs go on
                 self._failed[id(constraint)] = failure
-                found = np.zeros((len(nodes), width), np.bool_)
-            else:
-                found = future.result()
-            rows.update({(id(constraint), node): row for node, row in zip(nodes, found, strict=True)})
-        return rows
+                out[:] = 0
+            first += len(nodes)
+        self._empty = frozenset(np.flatnonzero(~words.any(1)).tolist())
+        bits = np.unpackbits(np.invert(words, out=words).view(np.uint8), 1, self._width, bitorder="little")
+        return torch.from_numpy(bits.view(np.bool_))

@@ -30,6 +30,7 @@ from treille.sampling.path import Path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from treille.hooks import Constrained
     from treille.requests import Forward
     from treille.sampling.chain import Chain
     from treille.sampling.random import Random
@@ -121,7 +122,7 @@ class Readings:
             return self._rows[key]
         raw = _shallow(self.models[model].law(node.path.tolist()), layers)
         raw_logprobs = tuple(_log(p) for p in raw)
-        allowed = (True,) * len(raw) if run.constraint is None else run.constraint.masks([node])[0].tolist()
+        allowed = [True] * len(raw) if run.constraint is None else _allowed(run.constraint, node, len(raw))
         kept = tuple(p if ok else Fraction(0) for p, ok in zip(raw, allowed, strict=True))
         if run.constraint is not None and not any(kept):
             raise run.constraint.dead_end(node)
@@ -141,6 +142,13 @@ class Readings:
         if not drawn:  # a processor that draws gives another row in another stream
             self._rows[key] = row
         return row
+
+
+def _allowed(constraint: Constrained, node: Node, width: int) -> list[bool]:
+    """Which tokens may follow `node`, one entry per token."""
+    mask = np.empty((1, -(-width // 32)), np.int32)
+    constraint.masks([node], mask)
+    return np.unpackbits(mask.view(np.uint8), count=width, bitorder="little").astype(bool).tolist()
 
 
 def _shallow(law: Law, layers: int) -> Law:

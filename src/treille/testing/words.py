@@ -58,7 +58,10 @@ class BoundWords:
 
     def admits(self, node: Node, token: int) -> bool:
         """Whether this one token may follow."""
-        return bool(self.masks([node])[0, token])
+        return bool(self._allowed(node)[token])
+
+    def sure(self, node: Node) -> None:
+        """Nobody asks: masks are exact."""
 
     def refuse(self, node: Node, token: int) -> None:
         """Not needed: no text comes to a dead end."""
@@ -71,21 +74,18 @@ class BoundWords:
             return text[:-1] in self._words.words
         return any(word[: len(text)] == text for word in self._words.words)
 
-    def masks(self, nodes: Sequence[Node]) -> NDArray[np.bool_]:
-        """Which tokens may follow each node, `[n, V]`."""
-        allowed = np.zeros((len(nodes), self._words.vocabulary_size), np.bool_)
+    def masks(self, nodes: Sequence[Node], out: NDArray[np.int32]) -> None:
+        """Which tokens may follow each node, int32 `[n, ceil(V / 32)]`."""
+        bits = np.zeros((len(nodes), 32 * out.shape[1]), np.bool_)
         for row, node in enumerate(nodes):
-            text = self._text(node)
-            for word in self._words.words:
-                if word[: len(text)] == text:
-                    allowed[row, word[len(text)] if len(word) > len(text) else self._words.eos] = True
-        return allowed
+            bits[row, : self._words.vocabulary_size] = self._allowed(node)
+        out[:] = np.packbits(bits, 1, bitorder="little").view(np.int32)
 
     def forced(self, node: Node) -> tuple[int, ...]:
         """The tokens that must follow."""
         found: list[int] = []
         at = node
-        while (row := self.masks([at])[0]).sum() == 1 and not row[self._words.eos]:
+        while (row := self._allowed(at)).sum() == 1 and not row[self._words.eos]:
             found.append(int(row.argmax()))
             at = at.child(found[-1])
         return tuple(found)
@@ -96,12 +96,21 @@ class BoundWords:
 
     def over(self, node: Node) -> bool:
         """Whether the text is complete and cannot go on."""
-        row = self.masks([node])[0]
+        row = self._allowed(node)
         return bool(row[self._words.eos]) and row.sum() == 1
 
     def dead_end(self, node: Node) -> Exception:
         """No word goes on like this."""
         return NoTokenLeft(f"no word goes on after {self._text(node)}")
+
+    def _allowed(self, node: Node) -> NDArray[np.bool_]:
+        """Which tokens may follow, `[V]`."""
+        allowed = np.zeros(self._words.vocabulary_size, np.bool_)
+        text = self._text(node)
+        for word in self._words.words:
+            if word[: len(text)] == text:
+                allowed[word[len(text)] if len(word) > len(text) else self._words.eos] = True
+        return allowed
 
     def _text(self, node: Node) -> tuple[int, ...]:
         return tuple(node.path[self._start :].tolist())
