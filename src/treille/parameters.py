@@ -28,7 +28,7 @@ def own_parameters(function: Callable[..., Any], *given: str) -> Mapping[str, in
 
 
 def checked_value(owner: str, parameter: inspect.Parameter, value: Any) -> Any:
-    """`value`, if its type fits the annotation as far as that speaks of plain values and of sequences of them.
+    """`value`, if its type fits the annotation as far as that speaks of plain values, sequences of them and functions.
 
     Raises:
         ParameterError: it does not; names `owner`, the value and the way out.
@@ -49,7 +49,7 @@ def _parsed(annotation: str) -> ast.expr:
 
 
 def _fits(kind: ast.expr, value: Any) -> bool:
-    """Whether the value fits; what is neither plain nor a sequence is left to its owner."""
+    """Whether the value fits; what is none of these kinds is left to its owner."""
     match kind:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _fits(left, value) or _fits(right, value)
@@ -57,9 +57,14 @@ def _fits(kind: ast.expr, value: Any) -> bool:
             return value is None
         case ast.Name(id=name) if name in _PLAIN:
             return _PLAIN[name](value)
+        case ast.Subscript(value=ast.Name(id="Callable")):
+            return callable(value)
         case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inside) if name in _SEQUENCES:
             element = inside.elts[0] if isinstance(inside, ast.Tuple) else inside
             plain = isinstance(value, Sequence) and not isinstance(value, str | bytes)
             return plain and all(_fits(element, member) for member in value)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
+            known = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+            return type(value) in {type(ast.literal_eval(member)) for member in known}  # its owner says which
         case _:
             return True

@@ -13,6 +13,7 @@ from treille.parameters import checked_value
 
 
 def parameter(annotation: object, default: object = None) -> inspect.Parameter:
+    """A keyword parameter `p` of that annotation."""
     return inspect.Parameter("p", inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
@@ -31,6 +32,8 @@ def parameter(annotation: object, default: object = None) -> inspect.Parameter:
         (Sequence[int], [[1]], [1]),
         (int | None, [None, 1], ["x"]),
         ("Sequence[str | Thing]", [["a", object()]], [3, "a"]),
+        ("Callable[[str], int] | None", [len, None], [1, "len", [len]]),
+        ("Literal['a', 'b']", ["a", "c"], [1, ["a"], None]),
         ("Thing", [1, "x", None], []),
         (Any, [1, "x", None], []),
         (inspect.Parameter.empty, [1, "x", None], []),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from treille.drafters._siblings import is_open
 from treille.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from treille.draft_tree import DraftTree
     from treille.drafters._siblings import Source
@@ -20,14 +19,13 @@ Shape: TypeAlias = tuple["Shape", ...]
 """A tree without tokens: the shapes of the trees under its children, in the order of the siblings."""
 
 
-def whole_numbers(name: str, values: Any) -> list[int]:
+def whole_numbers(name: str, values: Sequence[int]) -> list[int]:
     """`values`, a list of numbers of at least one.
 
     Raises:
         ParameterError: it is not.
     """
-    fits = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
-    if not fits or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
+    if not values or min(values) < 1:
         raise ParameterError(f"draft: {name}={values!r}: give a list of whole numbers of at least 1, such as [2,1,1]")
     return list(values)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from treille.tree import Node
 
 EarlyStopping: TypeAlias = bool | Literal["never"]
+STEEPEST = 50  # a length penalty beyond it overflows with the longest texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Beams:
     def __init__(self, run: Run, width: int, length_penalty: float, early_stopping: EarlyStopping) -> None:
         if not isinstance(early_stopping, bool) and early_stopping != "never":
             raise ParameterError(f"early_stopping={early_stopping!r} is not known; choose False, True or 'never'")
+        if not abs(length_penalty) <= STEEPEST:
+            raise ParameterError(
+                f"length_penalty={length_penalty!r}: the power of a length has to fit a number; "
+                f"choose one from -{STEEPEST} to {STEEPEST}"
+            )
         self.run = run
         self.width = width
         self.length_penalty = length_penalty

@@ -41,7 +41,9 @@ def best_of_n(
     """Best of n samples by a scorer, or without one by the model's own mean log-probability per token."""
     at_least(1, n=n)
     returns(run, "best_of_n", n, "raise n")
-    if aggregate not in AGGREGATES:
+    if scorer is not None and not callable(scorer):
+        raise ParameterError(f"scorer={scorer!r}: a function from texts to scores is wanted; leave it out for the mean")
+    if not isinstance(aggregate, str) or aggregate not in AGGREGATES:
         raise ParameterError(f"aggregate={aggregate!r} is not known; choose one of {', '.join(AGGREGATES)}")
     if scorer is None and (step_delimiter is not None or extract is not None):
         raise ParameterError("step_delimiter and extract need a scorer; strategy='self_consistency' votes without one")

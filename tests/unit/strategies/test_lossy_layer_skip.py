@@ -29,5 +29,5 @@ def test_it_is_another_law():
 @pytest.mark.parametrize("skip", [[1.5], [True], ["1"]])
 def test_what_is_no_layer_is_refused(skip):
     """Numbers of layers are wanted; those the model lacks are refused by the engine."""
-    with pytest.raises(ParameterError, match="numbers of layers"):
+    with pytest.raises(ParameterError, match=r"not a value of type Sequence\[int\]"):
         run_alone(lossy_layer_skip(skip=skip), MODEL)
