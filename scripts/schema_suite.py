@@ -1,8 +1,9 @@
-"""Runs the official JSON Schema test suite against the incremental validator and writes the table of the documentation.
+"""Runs the official JSON Schema test suite against the validator and both layers, and writes the tables of the page.
 
 The suite comes from the source distribution of the `jsonschema` package, which carries it; it is fetched with pip on
 the first run and kept in the user's cache. Every schema is compiled; every instance is fed byte by byte and in random
-pieces, compact, with usual spacing, and with its names in reverse order.
+pieces, compact, with usual spacing, and with its names in reverse order. Then the same through `json_schema`, mask and
+validator together, token by token.
 
     python scripts/schema_suite.py                # print the tables
     python scripts/schema_suite.py --write        # and write them into docs/json-schema.md
@@ -24,7 +25,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from treille.constraints import Vocabulary, json_schema
 from treille.constraints.json import Program, SchemaRefused, State, Violation
+from treille.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +38,16 @@ REMOTE = "http://localhost:1234/"
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/json-schema.md"
 OUTCOMES = ("right", "refused", "under", "over")
+METASCHEMAS = {
+    "draft2020-12": "https://json-schema.org/draft/2020-12/schema",
+    "draft2019-09": "https://json-schema.org/draft/2019-09/schema",
+    "draft7": "http://json-schema.org/draft-07/schema#",
+}
+EOS = 256
+VOCABULARY = Vocabulary((*(bytes([byte]) for byte in range(256)), b"", b'{"', b'":', b"12"), frozenset((EOS,)), 260)
+"""Single bytes and a few longer tokens."""
+Key = tuple[str, str, str]
+"""Draft, part and keyword."""
 
 
 def cache_folder() -> Path:
@@ -146,38 +159,111 @@ def judge(case: Case, registry: Mapping[str, Any]) -> str:
     return "right"
 
 
-def run(suite: list[Case], registry: Mapping[str, Any]) -> dict[tuple[str, str, str], Counter[str]]:
+def judge_layers(case: Case, registry: Mapping[str, Any], *, ordered: bool) -> str:
+    """One of `OUTCOMES` for mask and validator together; when `ordered`, names in reverse order need not be taken."""
+    schema = case.schema
+    if isinstance(schema, dict) and "$schema" not in schema:
+        schema = {"$schema": METASCHEMAS[case.draft], **schema}
+    formats = case.part == "format" or (case.part, case.keyword) == ("optional", "content")
+    try:
+        source = json_schema(schema, ordered=ordered, formats=formats, registry=registry)
+        constraint = source.compile(VOCABULARY)
+    except ParameterError:
+        return "refused" if any(test["valid"] for test in case.tests) else "right"
+    outcome = "right"
+    for test in case.tests:
+        for index, document in enumerate(spellings(test["data"])):
+            tokens = (*document, EOS)
+            taken = constraint.accepted(constraint.start(), tokens) == len(tokens)
+            if taken and not test["valid"]:
+                return "under"
+            if test["valid"] and not taken and not (ordered and index == 2):
+                outcome = "over"
+    return outcome
+
+
+def run_layers(suite: list[Case], registry: Mapping[str, Any], *, ordered: bool) -> dict[Key, Counter[str]]:
+    """The outcomes of both layers per draft, part and keyword."""
+    counts: dict[Key, Counter[str]] = {}
+    for case in suite:
+        outcome = judge_layers(case, registry, ordered=ordered)
+        counts.setdefault((case.draft, case.part, case.keyword), Counter())[outcome] += 1
+    return counts
+
+
+def run(suite: list[Case], registry: Mapping[str, Any]) -> dict[Key, Counter[str]]:
     """The outcomes per draft, part and keyword."""
-    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    counts: dict[Key, Counter[str]] = {}
     for case in suite:
         counts.setdefault((case.draft, case.part, case.keyword), Counter())[judge(case, registry)] += 1
     return counts
 
 
-def total(counts: Mapping[tuple[str, str, str], Counter[str]], draft: str, part: str) -> Counter[str]:
-    """The outcomes of one part of one draft."""
-    return sum((found for key, found in counts.items() if key[:2] == (draft, part)), Counter())
+@dataclass(frozen=True)
+class Results:
+    """The outcomes per draft, part and keyword.
+
+    Attributes:
+        alone: of the validator, without the documents that schemas refer to.
+        given: of the validator, with them.
+        ordered, free: of both layers with them, by default and with `ordered=False`.
+    """
+
+    alone: Mapping[Key, Counter[str]]
+    given: Mapping[Key, Counter[str]]
+    ordered: Mapping[Key, Counter[str]]
+    free: Mapping[Key, Counter[str]]
+
+    def cells(self, keys: Iterable[Key]) -> tuple[int, ...]:
+        """The numbers of a row that is about `keys`."""
+        chosen = list(keys)
+        alone, given, ordered, free = (
+            sum((counts[key] for key in chosen), Counter[str]())
+            for counts in (self.alone, self.given, self.ordered, self.free)
+        )
+        wrong = sum(one[outcome] for one in (alone, given) for outcome in ("under", "over"))
+        return (
+            alone.total(), alone["right"], alone["refused"], given["right"], ordered["right"], ordered["over"],
+            free["right"], free["over"], ordered["refused"], wrong + ordered["under"] + free["under"],
+        )  # fmt: skip
+
+    def wrong(self, key: Key) -> bool:
+        """Whether an instance was judged wrongly, other orders and spellings aside."""
+        validator = self.alone[key]["under"] + self.alone[key]["over"] + self.given[key]["under"]
+        return bool(validator + self.ordered[key]["under"] + self.free[key]["under"])
 
 
-def tables(
-    alone: Mapping[tuple[str, str, str], Counter[str]], given: Mapping[tuple[str, str, str], Counter[str]]
-) -> str:
+HEAD = (
+    "schemas", "validator", "refused", "with `registry=`", "both layers", "other spelling", "`ordered=False`",
+    "other spelling", "refused", "wrong",
+)  # fmt: skip
+
+
+def tables(results: Results) -> str:
     """The tables of the documentation, in Markdown."""
-    head = "| {} | schemas | right | refused | under | over | right with `registry=` |\n|---|---|---|---|---|---|---|\n"
 
-    def row(name: str, one: Counter[str], other: Counter[str]) -> str:
-        cells = [one.total(), *(one[outcome] for outcome in OUTCOMES), other["right"]]
-        return f"| {name} | " + " | ".join(str(cell) for cell in cells) + " |\n"
+    def row(name: str, keys: Iterable[Key]) -> str:
+        return f"| {name} | " + " | ".join(map(str, results.cells(keys))) + " |\n"
 
-    text = head.format("part of the suite")
+    def head(name: str) -> str:
+        return f"| {name} | " + " | ".join(HEAD) + " |\n" + "|---" * (len(HEAD) + 1) + "|\n"
+
+    text = head("part of the suite")
     for draft in DRAFTS:
         for part in ("required", "optional", "format"):
-            text += row(f"{draft}, {part}", total(alone, draft, part), total(given, draft, part))
-    text += "\n" + head.format("keyword (draft 2020-12, required)")
-    for key, found in alone.items():
-        if key[:2] == ("draft2020-12", "required"):
-            text += row(f"`{key[2]}`", found, given[key])
+            text += row(f"{draft}, {part}", [key for key in results.alone if key[:2] == (draft, part)])
+    for part, name in (("required", "keyword"), ("format", "format")):
+        text += "\n" + head(f"{name} (draft 2020-12, {part})")
+        for key in results.alone:
+            if key[:2] == ("draft2020-12", part):
+                text += row(f"`{key[2]}`", [key])
     return text
+
+
+def cells(results: Results, key: Key) -> dict[str, int]:
+    """The numbers of one keyword, by the outcome and by who judged."""
+    names = ("alone", "given", "ordered", "free")
+    return {f"{name}_{outcome}": getattr(results, name)[key][outcome] for name in names for outcome in OUTCOMES}
 
 
 def write(text: str) -> None:
@@ -196,19 +282,17 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = fetch()
     suite = cases(folder)
-    alone, given = run(suite, {}), run(suite, remotes(folder))
-    text = tables(alone, given)
+    registry = remotes(folder)
+    layers = (run_layers(suite, registry, ordered=ordered) for ordered in (True, False))
+    results = Results(run(suite, {}), run(suite, registry), *layers)
+    text = tables(results)
     print(text)
     if arguments.write:
         write(text)
     if arguments.json:
-        rows = (
-            {"draft": key[0], "part": key[1], "keyword": key[2], **{name: found[name] for name in OUTCOMES},
-             "right_with_registry": given[key]["right"]}
-            for key, found in alone.items()
-        )  # fmt: skip
+        rows = ({"draft": key[0], "part": key[1], "keyword": key[2], **cells(results, key)} for key in results.alone)
         arguments.json.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return int(any(found["under"] + found["over"] for key, found in alone.items() if key[1] == "required"))
+    return int(any(results.wrong(key) for key in results.alone if key[1] == "required"))
 
 
 if __name__ == "__main__":

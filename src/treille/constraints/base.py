@@ -65,6 +65,12 @@ class Constraint(Protocol[S]):
     def accepted(self, state: S, tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, are allowed: a drafted chain, without a state per token."""
 
+    def sure(self, state: S) -> NDArray[np.bool_] | None:
+        """Tokens that `advance` allows wherever the mask does, bool ``[W]``; None where that is not known."""
+
+    def essence(self, text: bytes) -> bytes:
+        """The same for texts after which the same may follow, as far as that is known."""
+
     def forced(self, state: S) -> tuple[int, ...]:
         """The tokens that must follow: as long as the mask has one bit. Appending them changes no law."""
 
@@ -105,6 +111,13 @@ class Exact:
     def expected(self, state: Any) -> tuple[int, ...]:  # noqa: ARG002
         """Nothing is known beyond what is forced."""
         return ()
+
+    def sure(self, state: Any) -> None:
+        """Nobody asks: masks are exact."""
+
+    def essence(self, text: bytes) -> bytes:
+        """The text."""
+        return text
 
 
 def count_accepted(constraint: Constraint[S], state: S, tokens: Sequence[int]) -> int:

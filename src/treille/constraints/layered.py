@@ -5,20 +5,28 @@ not say so, which makes the constraint *loose*: every token is checked, and wher
 dead end, which is left by taking tokens back.
 """
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treille.constraints.closing import Step, shortest_closing, spell_steps
+from treille.constraints.closing import Step, dive, shortest_closing, spell_steps
 from treille.constraints.guidance import GuidanceConstraint, MatcherProbe, State
 from treille.constraints.json import Program, Violation
 from treille.constraints.json import State as Document
+from treille.constraints.json.likely import likely_next
+from treille.constraints.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from treille.constraints.vocabulary import Vocabulary
+_SOLID = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^\s"]+', re.DOTALL)
+"""What of a document is not white space between its parts."""
+_LONGEST = 128
+"""Bytes of a completion that is searched for widely."""
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
+"""What stands for itself in a string."""
 
 
 class Layers(NamedTuple):
@@ -53,7 +61,7 @@ class LayeredConstraint:
         self, mask: GuidanceConstraint, program: Program, before: int = 0, unenforced: tuple[str, ...] = ()
     ) -> None:
         self.mask = mask
-        self.vocabulary: Vocabulary = mask.vocabulary
+        self.vocabulary = mask.vocabulary
         self.program = program
         self.before = before
         self.unenforced = unenforced
@@ -97,6 +105,9 @@ class LayeredConstraint:
         """How many of `tokens`, one after the other, are allowed."""
         if state.ended:
             return 0
+        # The validator first, as in `advance`, where a token is all there is.
+        if len(tokens) == 1 and tokens[0] not in self.vocabulary.eos:
+            return 0 if self._refuses(state, tokens[0]) else self.mask.accepted(state.mask, tokens)
         fed = 0
         allowed = self.mask.accepted(state.mask, tokens)
         for token in takewhile(lambda token: token not in self.vocabulary.eos, tokens[:allowed]):
@@ -106,6 +117,20 @@ class LayeredConstraint:
             state = Layers(state.mask, document, max(0, state.before - len(self._piece(token))))
             fed += 1
         return fed + (fed < allowed and not state.before and state.document.complete)
+
+    def sure(self, state: Layers) -> NDArray[np.bool_] | None:
+        """Inside a string of which the validator only counts the characters: what stands for itself and fits."""
+        room = 0 if state.ended or state.before else state.document.room
+        if not room:
+            return None
+        sizes = _characters(self.vocabulary)
+        return (sizes > 0) & (sizes <= room)
+
+    def essence(self, text: bytes) -> bytes:
+        """The text without the white space between its parts; a number that has ended keeps a mark of that."""
+        solid = b"".join(_SOLID.findall(text, self.before))
+        ended = solid[-1:].isdigit() and text[-1:].isspace()
+        return text[: self.before] + solid + b" " * ended
 
     def forced(self, state: Layers) -> tuple[int, ...]:
         """The tokens that the mask forces, up to one that the validator refuses: there, nothing may follow."""
@@ -124,7 +149,8 @@ class LayeredConstraint:
         """Few tokens that complete the text in both layers; None where the search found none."""
         if self.is_final(state):
             return ()
-        steps = shortest_closing(_Probe(self.mask.probe(state.mask), state.document, state.before))
+        probe = _Probe(self.mask.probe(state.mask), state.document, state.before)
+        steps = dive(probe) or shortest_closing(probe, longest=_LONGEST)
         tokens = None if steps is None else spell_steps(self.mask, state.mask, steps)
         return tokens if tokens is not None and self.accepted(state, tokens) == len(tokens) else None
 
@@ -145,9 +171,28 @@ class LayeredConstraint:
         tokens = self.vocabulary.tokens
         return tokens[token] if 0 <= token < len(tokens) else b""
 
+    def _refuses(self, state: Layers, token: int) -> bool:
+        """Whether the validator refuses a token."""
+        if not state.before and token < self.vocabulary.width and _characters(self.vocabulary)[token]:
+            taken = state.document.takes(self._piece(token).decode())
+            if taken is not None:
+                return not taken
+        return isinstance(self._feed(state, token), Violation)
+
     def _feed(self, state: Layers, token: int) -> Document | Violation:
         """The document after a token."""
         return state.document.feed(self._piece(token)[state.before :])
+
+
+@lru_cache(8)
+def _characters(vocabulary: Vocabulary) -> NDArray[np.int32]:
+    """How many characters each token adds to a string, int32 ``[W]``; 0 for what is not whole characters."""
+    sizes = np.zeros(vocabulary.width, np.int32)
+    for token, piece in enumerate(vocabulary.tokens):
+        text = piece.decode("utf-8", "replace")
+        if _PLAIN.fullmatch(text) and text.encode() == piece:
+            sizes[token] = len(text)
+    return sizes
 
 
 class _Probe:
@@ -169,6 +214,10 @@ class _Probe:
     def possible(self) -> bytes:
         """Bytes that the mask allows; the validator is asked when one of them is taken."""
         return self._mask.possible()
+
+    def likely(self) -> tuple[bytes, ...]:
+        """What the validator knows to lead on."""
+        return () if self._before else likely_next(self._document)
 
     def then(self, step: Step) -> "_Probe | None":
         """The text with `step` appended, None where one of the layers refuses it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from treille.constraints import Vocabulary, after, json_schema
@@ -117,6 +118,40 @@ def test_states_of_two_layers_are_values() -> None:
     assert constraint.is_final(done)
     assert not constraint.is_final(state)
     assert constraint.closing(state) == (ord("]"),)
+
+
+def test_what_is_sure() -> None:
+    """In a string of which only the length counts, tokens of plain characters that fit, and `advance` allows them."""
+    constraint = json_schema({"type": "array", "items": {"maxLength": 3}, "uniqueItems": True}).compile(VOCABULARY)
+    state = constraint.start()
+    for token, sure in (
+        (ord("["), set()), (ord('"'), {b"a", b"12", b"1,"}), (259, {b"a"}), (ord("a"), set()),
+    ):  # fmt: skip
+        state = constraint.advance(state, token)
+        found = constraint.sure(state)
+        tokens = [] if found is None else found.nonzero()[0].tolist()
+        assert {VOCABULARY.tokens[token] for token in tokens} & {
+            b"a",
+            b"12",
+            b"1,",
+            b'"',
+            b"\\",
+            b"\n",
+            b"\x80",
+        } == sure
+        mask = np.empty((1, VOCABULARY.words), np.int32)
+        constraint.masks([state], mask)
+        assert all(constraint.advance(state, token) for token in set(tokens) & set(VOCABULARY.tokens_of(mask[0])))
+
+
+def test_what_matters_of_a_text() -> None:
+    """White space between the parts of a document does not, but that a number has ended does."""
+    constraint = json_schema({"type": "array", "uniqueItems": True}).compile(VOCABULARY)
+    for text, essence in (
+        (b"[1 , 2", b"[1,2"), (b"[12 \n", b"[12 "), (b'[" a ", ', b'[" a ",'), (b'["\\" b', b'["\\" b'), (b"", b""),
+    ):  # fmt: skip
+        assert constraint.essence(text) == essence
+        assert constraint.essence(essence) == essence
 
 
 def test_no_document_is_an_error() -> None:

@@ -55,6 +55,13 @@ class LooseConstraint:
         self.inner, self.wide, self.trap = inner, wide, trap
         self.vocabulary = inner.vocabulary
 
+    def sure(self, state):
+        """Nothing is known."""
+
+    def essence(self, text):
+        """Every text is its own."""
+        return text
+
     def start(self):
         """The empty text."""
         return self.inner.start(), self.wide.start()

@@ -264,6 +264,11 @@ class Automaton:
                 return subset
         return subset
 
+    def samples(self, low: int, high: int) -> list[int]:
+        """One character of each class that `low` to `high` meets, none of which is a surrogate."""
+        first, last = bisect_right(self._bounds, low), bisect_right(self._bounds, high)
+        return [low, *self._bounds[first:last]]
+
     def accepts(self, subset: Subset) -> bool:
         """Whether a text that ends here contains a match."""
         return subset.matched or (subset.distance == 0 and 0 in self._closure(subset.raw, subset.before, Side.EDGE))
@@ -297,6 +302,10 @@ class Pattern:
             if state.matched if place >= self._wanted else state.distance == UNREACHABLE:
                 return None
         return after
+
+    def samples(self, low: int, high: int) -> list[int]:
+        """Characters from `low` to `high`, one of each set that every automaton treats alike."""
+        return sorted({point for automaton in self._automata for point in automaton.samples(low, high)})
 
     def distance(self, states: tuple[Subset, ...]) -> int:
         """A lower bound on the number of characters that are missing."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from treille.constraints.json.formats import Format
 
 MAX_EXACT_CANDIDATES = 64
+FREE = 1 << 30
+"""Room where there is no limit."""
 
 
 class StringCheck(Protocol):
@@ -36,6 +38,12 @@ class StringCheck(Protocol):
 
     def step(self, state: Any, piece: str, length: int) -> Any | None:
         """The state after `piece`, `length` characters in all; None if no continuation satisfies the keyword."""
+
+    def may_go_on(self, state: Any, low: int, high: int, length: int) -> bool:
+        """Whether `step` allows a character from `low` to `high`, which makes `length` in all; if in doubt, yes."""
+
+    def room(self, length: int) -> int:
+        """How many characters, whatever they are, `step` allows after `length` of them; 0 if that depends on them."""
 
     def accepts(self, state: Any, text: str, length: int) -> bool:
         """Whether the string may end here; `text` is empty unless `needs_text`."""
@@ -58,6 +66,15 @@ class Length:
         """None beyond the maximum."""
         del piece
         return None if self.most is not None and length > self.most else state
+
+    def may_go_on(self, state: bool, low: int, high: int, length: int) -> bool:
+        """Whether there is room; which character it is does not matter."""
+        del state, low, high
+        return self.most is None or length <= self.most
+
+    def room(self, length: int) -> int:
+        """Up to the maximum."""
+        return FREE if self.most is None else self.most - length
 
     def accepts(self, state: bool, text: str, length: int) -> bool:
         """Whether the length is within the bounds."""
@@ -89,6 +106,18 @@ class Members:
         high = bisect_right(texts, piece, low, high, key=part)
         return (low, high, length) if low < high else None
 
+    def may_go_on(self, state: tuple[int, int, int], low: int, high: int, length: int) -> bool:
+        """Whether a text that is left has such a character next."""
+        first, last, offset = state
+        texts = self.sorted_texts
+        place = bisect_left(texts, chr(low), first, last, key=lambda text: text[offset:length])
+        return place < last and ord(texts[place][offset]) <= high
+
+    def room(self, length: int) -> int:
+        """None: every character counts."""
+        del length
+        return 0
+
     def accepts(self, state: tuple[int, int, int], text: str, length: int) -> bool:
         """Whether the shortest that is left ends here: it is the first of the range."""
         del text
@@ -99,6 +128,11 @@ class Members:
         """The texts that are left, if there are at most `most`."""
         low, high, _ = state
         return self.sorted_texts[low:high] if high - low <= most else None
+
+    def rests(self, state: tuple[int, int, int], most: int) -> tuple[str, ...]:
+        """What is missing of the first texts that are left, at most `most`."""
+        low, high, offset = state
+        return tuple(text[offset:] for text in self.sorted_texts[low : min(high, low + most)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +154,24 @@ class Matching:
         if after is not None and self.most is not None and length + self.pattern.distance(after) > self.most:
             return None
         return after
+
+    def may_go_on(self, state: Any, low: int, high: int, length: int) -> bool:
+        """Whether one of the characters leads on; those of one class do the same, so one of each is tried."""
+        return any(self.step(state, chr(point), length) is not None for point in self.pattern.samples(low, high))
+
+    def room(self, length: int) -> int:
+        """None: every character counts."""
+        del length
+        return 0
+
+    def nearest(self, state: Any, length: int) -> list[str]:
+        """Characters after which the least number of further ones is missing, as far as that is known."""
+        found: dict[int, list[str]] = {}
+        for low, high in ((0x20, 0xD7FF), (0xE000, 0x10FFFF)):
+            for char in map(chr, self.pattern.samples(low, high)):
+                if (after := self.step(state, char, length + 1)) is not None:
+                    found.setdefault(self.pattern.distance(after), []).append(char)
+        return found[min(found)][:2] if found else []
 
     def accepts(self, state: Any, text: str, length: int) -> bool:
         """Whether the text so far matches."""
@@ -144,6 +196,15 @@ class Formatted:
         """None if no continuation has the format's shape."""
         del length
         return state if self.shape is None else self.shape.step(state, piece)
+
+    def may_go_on(self, state: Any, low: int, high: int, length: int) -> bool:
+        """Whether the shape allows one of the characters."""
+        return self.shape is None or Matching(self.shape, None).may_go_on(state, low, high, length)
+
+    def room(self, length: int) -> int:
+        """Without a shape no character is refused before the end."""
+        del length
+        return FREE if self.shape is None else 0
 
     def accepts(self, state: Any, text: str, length: int) -> bool:
         """Whether the format's checker accepts the text."""
@@ -232,6 +293,14 @@ class NumberCheck:
         if self.members is not None and len(self.members) <= MAX_EXACT_CANDIDATES:
             return None if any(_reaches(prefix, member) for member in self.members) else self._name("members")
         return None
+
+    def left(self, text: str, most: int) -> list[Number] | None:
+        """The members that numbers which start with `text` may be, if there are at most `most`."""
+        if self.members is None or len(self.members) > MAX_EXACT_CANDIDATES:
+            return None
+        prefix = Prefix.read(text)
+        left = [member for member in sorted(self.members) if _reaches(prefix, member)]
+        return left if len(left) <= most else None
 
     def _above_low(self, prefix: Prefix) -> bool:
         """Whether the upper bound is to blame."""

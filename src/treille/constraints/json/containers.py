@@ -87,6 +87,9 @@ def absorb(frame: Frame, use: Use, outcome: tuple[int, int], failed: int, cause:
     cover = use.cover
     if frame.name is None:
         cover |= _absorb_item(after, use, outcome[1], key)
+    for bit, rules in frame.site.settling_objects:
+        if not after.failed & bit and all(map(after.seen.has, rules.properties or ())):
+            after.passed |= 0 if _object_failure(rules, after) else bit
     if frame.collects:
         after.values = Values(key if frame.name is None else (frame.name, key), frame.values)
     if frame.site.asking:

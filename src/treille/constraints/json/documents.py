@@ -152,7 +152,8 @@ class Library:
     Args:
         schema: the schema; its references are resolved against its `$id`.
         registry: further documents by URI.
-        draft: the version to read schemas without `$schema` in; with `force` also the others.
+        draft: the version to read the schema in, whatever its `$schema` says; None: what that says, else 2020-12.
+            Further documents without `$schema` are read in the version of the schema.
     """
 
     def __init__(self, schema: Any, registry: Mapping[str, Any], draft: Draft | None) -> None:
@@ -161,6 +162,7 @@ class Library:
         self._forced = draft
         self.resources: dict[str, Resource] = {}
         self.root = self._add("", schema)
+        self._draft = draft or self.root.resource.draft  # of documents that do not say theirs
 
     def _add(self, uri: str, contents: Any) -> Location:
         """The root of a new document."""

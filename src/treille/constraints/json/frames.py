@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treille.constraints.json.values import Shared
@@ -104,6 +104,7 @@ class Text:
         length: code points so far.
         pieces: decoded text so far, as far as it is needed, a linked list.
         states: one per check of the site; None where it has failed.
+        fatal: by entries that have failed, whether the document is rejected then; a memo for the whole string.
     """
 
     use: Use
@@ -114,6 +115,7 @@ class Text:
     length: int = 0
     pieces: Values | None = None
     causes: Cause | None = None
+    fatal: dict[int, bool] = field(default_factory=dict)
 
     @property
     def kept(self) -> bool:

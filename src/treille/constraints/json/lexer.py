@@ -34,6 +34,8 @@ NUMBER_BYTES = re.compile(rb"[-+.0-9eE]*")
 NUMBER_PREFIX = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.(?:[0-9]+(?:[eE](?:[+-]?[0-9]*)?)?)?|[eE](?:[+-]?[0-9]*)?)?)?")
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
+Ranges = tuple[tuple[int, int], ...]
+"""Code points: first and last of each range, surrogates left out."""
 _SHORT = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
 
 
@@ -45,3 +47,34 @@ def unescape(found: re.Match[bytes]) -> str:
     if single is not None:
         return chr(int(single, 16))
     return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
+
+
+def characters(half: bytes) -> Ranges:
+    """The characters that an unfinished one, or an unfinished escape, may become; `HALF` matches it."""
+    if half[:1] != b"\\":
+        return (_of_utf8(half),)
+    digits = half[2:].partition(b"\\")[0].decode()
+    if digits[:1].lower() == "d" and digits[1:2].lower() > "7":  # a pair of surrogates, its second half to come
+        return (_of_pair(half, digits),)
+    low, high = int(digits.ljust(4, "0"), 16), int(digits.ljust(4, "f"), 16)
+    plain = tuple((max(low, first), min(high, last)) for first, last in ((0, 0xD7FF), (0xE000, 0xFFFF)))
+    found = tuple((first, last) for first, last in plain if first <= last)
+    return (*found, (0x10000, 0x10FFFF)) if low <= 0xD800 <= high else found
+
+
+def _of_utf8(half: bytes) -> tuple[int, int]:
+    """The characters whose UTF-8 starts like this."""
+    size = 2 if half[0] < 0xE0 else 3 if half[0] < 0xF0 else 4
+    least = {0xE0: b"\xe0\xa0", 0xF0: b"\xf0\x90"}.get(half[0], half) if len(half) == 1 else half
+    most = {0xED: b"\xed\x9f", 0xF4: b"\xf4\x8f"}.get(half[0], half) if len(half) == 1 else half
+    return ord(least.ljust(size, b"\x80").decode()), ord(most.ljust(size, b"\xbf").decode())
+
+
+def _of_pair(half: bytes, digits: str) -> tuple[int, int]:
+    """The characters of a pair of surrogates of which at least half a digit too much for a single one has come."""
+    first = int(digits.ljust(4, "0"), 16), int(digits.ljust(4, "f"), 16)
+    rest = half[6:].partition(b"u")[2].decode() if len(digits) == 4 else ""
+    least, most = (rest, rest) if len(rest) > 1 else ("dc", "df")
+    second = int(least.ljust(4, "0"), 16), int(most.ljust(4, "f"), 16)
+    low, high = (0x10000 + ((a - 0xD800) << 10) + b - 0xDC00 for a, b in zip(first, second, strict=True))
+    return low, high

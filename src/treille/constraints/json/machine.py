@@ -3,10 +3,14 @@
 A `Cursor` is a state that is being changed by one `feed`; what it leaves behind is shared, never changed. Whenever the
 outcome of a schema changes, the change is carried outwards through the open containers; the document is rejected when
 it reaches the root. A container learns what a value came to at the value's end.
+
+Where few values are left for a scalar, or a value, a comma or a bracket must follow, all of them are tried: what none
+of them can save is rejected at once.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from treille.constraints.json import explain, lexer, values
@@ -14,7 +18,18 @@ from treille.constraints.json.containers import absorb, begin, close_array, clos
 from treille.constraints.json.frames import Cause, Digits, Frame, Scalar, Text, Word
 from treille.constraints.json.nodes import Kind
 from treille.constraints.json.report import Violation
-from treille.constraints.json.scalars import advance_digits, advance_text, finish_digits, finish_text, open_word
+from treille.constraints.json.scalars import (
+    FEW,
+    advance_digits,
+    advance_text,
+    begin_character,
+    fail_one_of,
+    failed_after,
+    finish_digits,
+    finish_text,
+    open_word,
+    values_left,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from treille.constraints.json.plans import Plan, Site, Use
@@ -31,6 +46,10 @@ _WORDS = {
     ord("f"): (b"false", values.FALSE, Kind.BOOLEAN),
 }
 _NUMBER_STARTS = frozenset(b"-0123456789")
+_STARTS = tuple(bytes((byte,)) for byte in b'"[{ntf-0123456789')
+"""First bytes of values."""
+_AHEAD = 3
+"""Commas and brackets that are looked beyond for something that may follow."""
 
 
 class Rejected(Exception):
@@ -49,13 +68,15 @@ class Cursor:
         frame: the innermost open container.
         scalar: the scalar being read.
         half: bytes of an unfinished character or escape.
+        ahead: how far to look ahead; 0 in a trial.
     """
 
-    __slots__ = ("frame", "half", "max_depth", "mode", "plans", "scalar", "top")
+    __slots__ = ("ahead", "frame", "half", "max_depth", "mode", "plans", "scalar", "top")
 
     def __init__(
         self, plans: Plans, top: Use, max_depth: int, mode: int, frame: Frame | None, scalar: Scalar | None, half: bytes
     ) -> None:
+        self.ahead = _AHEAD
         self.plans = plans
         self.top = top
         self.max_depth = max_depth
@@ -88,6 +109,64 @@ class Cursor:
                 if at < end:
                     self._structure(data[at])
                     at += 1 if self.mode < NUMBER else 0  # numbers and words read their first byte themselves
+
+    def first_item(self) -> Use | None:
+        """What an item means to the array that has just begun."""
+        return None if self.frame is None else enter_item(self.frame, self.plans).child
+
+    def look_ahead(self) -> None:
+        """Nothing, if something may follow the bytes so far; what ends inside a scalar is not looked at.
+
+        Raises:
+            Rejected: whatever follows is rejected.
+        """
+        frame, reasons = self.frame, list[Violation]()
+        if not self.ahead or self.mode in {STRING, NUMBER, WORD, COLON} or (frame is None and self.mode == AFTER):
+            return
+        following = _STARTS if self.mode in {VALUE, FIRST_ITEM} else (b'"',)
+        if frame is not None and self.mode not in {VALUE, NAME}:
+            is_array = frame.site.kind == Kind.ARRAY
+            following = (b"]" if is_array else b"}", *((b",",) if self.mode == AFTER else following))
+        for byte in following:
+            violation = self._rejection(byte, self.mode, self.ahead - 1)
+            if violation is None:
+                return
+            reasons.append(violation)
+        raise Rejected(next((reason for reason in reasons if reason.keyword not in {"", "type"}), reasons[0]))
+
+    def _rejection(self, data: bytes, mode: int, ahead: int = 0) -> Violation | None:
+        """Why `data` may not follow in a mode outside of scalars; None if it may, as far as that is known."""
+        trial = Cursor(self.plans, self.top, self.max_depth, mode, self.frame, None, b"")
+        trial.ahead = ahead
+        try:
+            trial.run(data)
+            trial.look_ahead()
+        except Rejected as rejected:
+            return rejected.violation
+        return None
+
+    def _try_left(self) -> None:
+        """Tries what is left where entries leave few values: entries that need one must do without.
+
+        Raises:
+            Rejected: neither with these entries nor without them can the document be completed.
+        """
+        scalar = self.scalar
+        if not self.ahead or scalar is None or isinstance(scalar, Word):
+            return
+        mode = NAME if isinstance(scalar, Text) and scalar.is_name else VALUE
+        candidates = list(values_left(scalar))
+        texts = {text for _, _, left in candidates for text in left}
+        if not texts or len(texts) > FEW:
+            return
+        rejections = {text: self._rejection(text, mode) for text in texts}
+        without: Text | Digits = scalar  # only supposed: the value may turn out to be one of those that are left
+        for bit, keyword, left in candidates:
+            reasons = [found for text in left if (found := rejections[text])]
+            if reasons and len(reasons) == len(left):
+                without = fail_one_of(without, bit, keyword, reasons[0])
+        if without is not scalar:
+            self._scalar_check(without)
 
     def _structure(self, byte: int) -> None:
         """One byte outside of scalars; the first byte of a number is left to be read."""
@@ -150,6 +229,8 @@ class Cursor:
             self._check(use, site, site.failed, site.outcome, None)
         elif byte in _WORDS:
             word, key, kind = _WORDS[byte]
+            if self.ahead and (violation := self._rejection(word, VALUE)):  # nothing else can come of its first byte
+                raise Rejected(violation)
             self.scalar = scalar = open_word(use, use.plan.site(kind), word, key)
             self.mode = WORD
             self._scalar_check(scalar)
@@ -163,6 +244,7 @@ class Cursor:
         self.scalar = Text(use, site, is_name, site.failed, states)
         self.mode = STRING
         self._check(use, site, site.failed, site.outcome, None)
+        self._try_left()
 
     def _open_name(self) -> None:
         """The opening quote of a name."""
@@ -209,9 +291,10 @@ class Cursor:
             pieces.append(lexer.unescape(escape))
             at = escape.end()
         if pieces:
-            self.scalar = after = advance_text(scalar, "".join(pieces), self.frame)
+            self.scalar = after = advance_text(scalar, "".join(pieces))
             if after.failed != scalar.failed:
                 self._scalar_check(after)
+            self._try_left()
         if at == end:
             return at
         if data[at] == _QUOTE:
@@ -220,7 +303,16 @@ class Cursor:
         if lexer.HALF.fullmatch(data, at) is None:
             self._no_json("a character, an escape or the end of the string is expected")
         self.half = data[at:]
+        self._half_check()
         return end
+
+    def _half_check(self) -> None:
+        """Rejects a character or an escape that has begun if none of those that it may become is allowed."""
+        scalar = self.scalar
+        assert isinstance(scalar, Text)
+        self.scalar = after = begin_character(scalar, lexer.characters(self.half))
+        if after.failed != scalar.failed:
+            self._scalar_check(after)
 
     def _end_text(self) -> None:
         """The closing quote of a string or a name."""
@@ -258,6 +350,7 @@ class Cursor:
             self.scalar = after = advance_digits(scalar, text)
             if after.failed != scalar.failed:
                 self._scalar_check(after)
+            self._try_left()
         if found.end() < end:
             self.end_number()
         return found.end()
@@ -287,6 +380,23 @@ class Cursor:
         else:
             self.scalar = Word(scalar.use, scalar.site, scalar.word, reached, scalar.failed, scalar.key, scalar.causes)
         return at + len(piece)
+
+    def takes(self, text: str) -> bool | None:
+        """Whether plain characters may follow in the string being read; None where `run` has to tell."""
+        scalar = self.scalar
+        failed = failed_after(scalar, text) if isinstance(scalar, Text) and not self.half else None
+        if failed is None or not isinstance(scalar, Text):
+            return None
+        if failed == scalar.failed:
+            return True
+        if failed not in scalar.fatal:
+            try:
+                self._scalar_check(replace(scalar, failed=failed))
+            except Rejected:
+                scalar.fatal[failed] = True
+            else:
+                scalar.fatal[failed] = False
+        return not scalar.fatal[failed]
 
     def _outcome(self, scalar: Scalar) -> tuple[int, int]:
         """The outcome of a finished scalar: what has not failed holds."""

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from treille.constraints.json.checks import NumberCheck, StringCheck
 
 
+MAX_SETTLING = 16
+
+
 class Kind(IntFlag):
     """The types of JSON values; integers are numbers."""
 
@@ -112,7 +115,17 @@ class ObjectRules:
     @property
     def rising(self) -> bool:
         """Whether what holds at some point holds for good, so that success is known early."""
-        values = self.properties or self.patterns or self.additional or self.names or self.unevaluated
+        return not self.properties and self._rises_with_properties
+
+    @property
+    def settling(self) -> bool:
+        """Whether success is known once each of a few listed properties has come."""
+        return 0 < len(self.properties or ()) <= MAX_SETTLING and self._rises_with_properties
+
+    @property
+    def _rises_with_properties(self) -> bool:
+        """Whether nothing but the listed properties can fail later."""
+        values = self.patterns or self.additional or self.names or self.unevaluated
         return self.most is None and not (values or self.dependent)
 
     @property

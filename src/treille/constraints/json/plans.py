@@ -308,6 +308,7 @@ class Site:
         self.objects = tuple(objects)
         self.rising_arrays = tuple((bit, rules) for bit, rules in arrays if rules.rising and bit & ~by_value)
         self.rising_objects = tuple((bit, rules) for bit, rules in objects if rules.rising and bit & ~by_value)
+        self.settling_objects = tuple((bit, rules) for bit, rules in objects if rules.settling and bit & ~by_value)
         self.contains = tuple((bit, rules) for bit, rules in arrays if rules.contains is not None)
         self.unique = sum(bit for bit, rules in arrays if rules.unique)
         self.asking = sum(bit for bit, rules in arrays if rules.unevaluated is not None)

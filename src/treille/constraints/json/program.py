@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treille.constraints.json import machine
+from treille.constraints.json.checks import FREE
 from treille.constraints.json.compiler import Compiler
 from treille.constraints.json.documents import Draft, Library, SchemaRefused
 from treille.constraints.json.frames import Digits, Frame, Scalar, Text
@@ -140,6 +141,7 @@ class State(NamedTuple):
         cursor = self.program.cursor(self)
         try:
             cursor.run(data)
+            cursor.look_ahead()
         except Rejected as rejected:
             return rejected.violation
         return State(self.program, cursor.mode, cursor.frame, cursor.scalar, cursor.half)
@@ -162,6 +164,19 @@ class State(NamedTuple):
     def ended(self) -> bool:
         """Whether only white space may follow."""
         return self.frame is None and self.mode == machine.AFTER
+
+    def takes(self, text: str) -> bool | None:
+        """What `feed` says of plain characters in the string being read, in little time; None where it has to tell."""
+        return self.program.cursor(self).takes(text) if isinstance(self.scalar, Text) else None
+
+    @property
+    def room(self) -> int:
+        """So many characters may follow in the string that is being read, whatever they are; 0 elsewhere."""
+        scalar = self.scalar
+        if not isinstance(scalar, Text) or self.half:
+            return 0
+        rooms = [check.room(scalar.length) for bit, check in scalar.site.strings if not scalar.failed & bit]
+        return min(rooms, default=FREE)
 
     @property
     def open(self) -> tuple[str, ...]:

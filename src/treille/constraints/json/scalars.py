@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from treille.constraints.json import values
 from treille.constraints.json.checks import Members
-from treille.constraints.json.frames import Cause, Digits, Frame, Text, Values, Word
+from treille.constraints.json.frames import Cause, Digits, Scalar, Text, Values, Word
 
 if TYPE_CHECKING:
-    from treille.constraints.json.plans import Site, Use
+    from collections.abc import Iterator
 
-# Among so few names that are left, those that have come already are looked for.
-_FEW = 16
+    from treille.constraints.json.lexer import Ranges
+    from treille.constraints.json.plans import Site, Use
+    from treille.constraints.json.report import Violation
+
+FEW = 16
+"""So few values that are left for a scalar are tried one by one."""
 
 
 def open_word(use: Use, site: Site, word: bytes, key: Any) -> Word:
@@ -31,11 +37,56 @@ def _fail(scalar: Text | Digits | Word, bit: int, keyword: str, reason: str) -> 
         scalar.causes = Cause(bit, keyword, reason, None, scalar.causes)
 
 
-def advance_text(scalar: Text, piece: str, frame: Frame | None) -> Text:
+def values_left(scalar: Scalar) -> Iterator[tuple[int, str, list[bytes]]]:
+    """The checks that leave few values: entry, keyword, and one spelling of each value with which it may end."""
+    if isinstance(scalar, Text):
+        for state, (bit, check) in zip(scalar.states, scalar.site.strings, strict=True):
+            if isinstance(check, Members) and not scalar.failed & bit and state is not None:
+                left = check.left(state, FEW)
+                if left is not None:
+                    yield bit, check.keyword, [json.dumps(text).encode() for text in left]
+    elif isinstance(scalar, Digits):
+        for bit, number in scalar.site.numbers:
+            if number.members is not None and not scalar.failed & bit:
+                members = number.left(scalar.text, FEW)
+                if members is not None:
+                    spelled = [f"{member.coefficient}e{member.exponent} ".encode() for member in members]
+                    yield bit, dict(number.keywords)["members"], spelled
+
+
+def fail_one_of(scalar: Text | Digits, bit: int, keyword: str, violation: Violation) -> Text | Digits:
+    """The scalar with an entry failed, because with each value that is left the document is rejected."""
+    after = replace(scalar)
+    _fail(after, bit, keyword, f"no value that is left is allowed ({violation.reason if violation else ''})")
+    return after
+
+
+def begin_character(scalar: Text, characters: Ranges) -> Text:
+    """The string if one of `characters` comes next."""
+    length = scalar.length + 1
+    after = replace(scalar)
+    for state, (bit, check) in zip(scalar.states, scalar.site.strings, strict=True):
+        if not scalar.failed & bit and not any(check.may_go_on(state, *span, length) for span in characters):
+            _fail(after, bit, check.keyword, "no character that has begun like this is allowed")
+    return after
+
+
+def failed_after(scalar: Text, piece: str) -> int | None:
+    """The entries that fail with a further piece of text; None where what is left has to be tried one by one."""
+    failed, length = scalar.failed, scalar.length + len(piece)
+    for state, (bit, check) in zip(scalar.states, scalar.site.strings, strict=True):
+        if isinstance(check, Members):
+            return None
+        if not failed & bit and check.step(state, piece, length) is None:
+            failed |= bit
+    return failed
+
+
+def advance_text(scalar: Text, piece: str) -> Text:
     """The string after a piece of text."""
     site = scalar.site
     length = scalar.length + len(piece)
-    after = Text(scalar.use, site, scalar.is_name, scalar.failed, scalar.states, length, scalar.pieces, scalar.causes)
+    after = replace(scalar, length=length)
     if scalar.kept:
         after.pieces = Values(piece, scalar.pieces)
     if site.strings:
@@ -47,10 +98,6 @@ def advance_text(scalar: Text, piece: str, frame: Frame | None) -> Text:
             states[place] = state = check.step(state, piece, length)
             if state is None:
                 _fail(after, bit, check.keyword, f"no continuation of {_quoted(after, piece)} is allowed")
-            elif scalar.is_name and frame is not None and isinstance(check, Members):
-                left = check.left(state, _FEW)
-                if left is not None and all(frame.seen.has(text) for text in left):
-                    _fail(after, bit, check.keyword, f"{left[0]!r} has come already, and no other name is left")
         after.states = tuple(states)
     return after
 
