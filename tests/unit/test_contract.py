@@ -22,8 +22,8 @@ SOURCE = ROOT / "src/treille"
 # Imports point only to what stands above (or to the same layer). A name stands for a module or for a whole folder.
 LAYERS = (
     "errors", "parameters", "tree", "requests", "draft_tree", "hooks", "strategy", "sampling", "constraints",
-    "drafters", "strategies", "cache", "kernels", "attention", "models", "engine", "trace", "options", "output", "stream",
-    "language_model", "testing", "__init__", "train", "bench", "cli", "__main__",
+    "drafters", "strategies", "cache", "kernels", "attention", "models", "engine", "trace", "options", "output",
+    "stream", "language_model", "testing", "__init__", "train", "bench", "cli", "__main__",
 )  # fmt: skip
 NOTHING_IMPORTS = {"bench", "serve", "cli", "__main__"}
 
