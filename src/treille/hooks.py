@@ -92,11 +92,15 @@ class Constrained(Protocol):
 
     @property
     def loose(self) -> bool:
-        """Whether masks allow too much: a token has to be checked by `admits`, and a text may come to a dead end."""
+        """Whether masks allow so much that a text may come to a dead end, and its tokens be taken back."""
         ...
 
     def admits(self, node: Node, token: int) -> bool:
         """Whether this one token may follow `node`."""
+        ...
+
+    def vague(self, node: Node) -> bool:
+        """Whether the mask of `node` allows too much: a token has to be checked by `admits`."""
         ...
 
     def sure(self, node: Node) -> NDArray[np.bool_] | None:

@@ -6,8 +6,8 @@ A *source* is what the user writes: a frozen description such as ``regex("[a-z]+
 
 The contract of every constraint, tested by enumeration in ``tests/laws``:
 
-* ``advance(s, t) is not None`` iff bit ``t`` of the mask of ``s`` is set, with drafts and without; of a *loose*
-  constraint only if it is set, and every token has to be checked by `advance`;
+* ``advance(s, t) is not None`` iff bit ``t`` of the mask of ``s`` is set, with drafts and without; where the mask is
+  *vague* only if it is set, and every token has to be checked by `advance`;
 * end-of-sequence tokens are set, all of them, iff ``is_final(s)``; after one of them the mask is empty;
 * padding ids and special tokens are never set, unless the source names a special token.
 """
@@ -37,7 +37,7 @@ class Constraint(Protocol[S]):
 
     @property
     def loose(self) -> bool:
-        """Whether masks may allow tokens that `advance` refuses, so that every token has to be checked by it."""
+        """Whether masks are vague everywhere, and a text may come to a dead end."""
 
     @property
     def unenforced(self) -> tuple[str, ...]:
@@ -64,6 +64,9 @@ class Constraint(Protocol[S]):
 
     def accepted(self, state: S, tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, are allowed: a drafted chain, without a state per token."""
+
+    def vague(self, state: S) -> bool:
+        """Whether the mask of this state may allow tokens that `advance` refuses."""
 
     def sure(self, state: S) -> NDArray[np.bool_] | None:
         """Tokens that `advance` allows wherever the mask does, bool ``[W]``; None where that is not known."""
@@ -111,6 +114,10 @@ class Exact:
     def expected(self, state: Any) -> tuple[int, ...]:  # noqa: ARG002
         """Nothing is known beyond what is forced."""
         return ()
+
+    def vague(self, state: Any) -> bool:  # noqa: ARG002
+        """No."""
+        return False
 
     def sure(self, state: Any) -> None:
         """Nobody asks: masks are exact."""

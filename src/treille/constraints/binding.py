@@ -78,7 +78,7 @@ class Binding:
 
     @property
     def loose(self) -> bool:
-        """Whether masks allow too much, so that a token must be checked by `admits`."""
+        """Whether masks allow so much that a text may come to a dead end, and tokens be taken back."""
         return self.constraint.loose
 
     def admits(self, node: Node, token: int) -> bool:
@@ -95,6 +95,11 @@ class Binding:
             text = self.constraint.text(state) + self.constraint.vocabulary.decode([token])
             self._dead.add(self.constraint.essence(text))
             self._near.clear()
+
+    def vague(self, node: Node) -> bool:
+        """Whether a token that the mask of `node` allows must be checked by `admits`."""
+        state = self.state(node)
+        return state is not None and self.constraint.vague(state)
 
     def sure(self, node: Node) -> NDArray[np.bool_] | None:
         """Tokens, `[V]`, that need no check by `admits` where the mask allows them; None where that is not known."""

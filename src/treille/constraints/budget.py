@@ -1,18 +1,20 @@
 """Closing in time: a constrained text ends inside its language before the token limit.
 
 Far from the limit every allowed token may follow. Near it a state has a *plan*, tokens that complete its text within
-what is left, and a token may follow only where the plan, or what the token leaves of it, still completes the text in
-time. The plan's own next token always may, so once there is a plan the text can be completed at every later step.
+what is left, and a token may follow only where what it leaves of the plan, or another completion that a search finds,
+still completes the text in time. The plan's own next token always may, so once there is a plan the text can be
+completed at every later step. Masks near the limit do not say which tokens these are, as long as the plan leaves a
+choice: only likely tokens are looked at (`vague`).
 
 Card "token masks", step 12, with the shortest completion replaced by a short one, because no recognizer here gives the
 shortest. What is promised: near the limit, where a completion is known, no token follows after which the text could not
-be completed. What is not: near the limit tokens are left out that a longer search would let through; far from it plans
-are looked for only now and then (when half of the room is used up), so a text whose completions grow by more than one
-token per token can miss its limit, which is an empty mask, thus an error; and where the search finds no completion at
-all, nothing is held back, and the text may be cut, which its finish reason tells.
+be completed. What is not: near the limit a token is left out where the search finds too long a completion only; far
+from it plans are looked for only now and then (when half of the room is used up), so a text whose completions grow by
+more than one token per token can miss its limit, which is an empty mask, thus an error; and where the search finds no
+completion at all, nothing is held back, and the text may be cut, which its finish reason tells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic
 from weakref import WeakKeyDictionary
 
@@ -23,8 +25,8 @@ from treille.constraints.base import Constraint, S, count_accepted
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
-_CANDIDATES = 64
-"""Tokens that are tried near the limit, besides those that spell the plan; lowest ids first."""
+_REPLACED = 24
+"""Bytes at the beginning of a plan that a token may stand for."""
 _LEAST_ROOM, _MOST_ROOM = 8, 64
 """Bounds of the room, in tokens, that a plan must leave for the limit to be far; between them: the first plan."""
 
@@ -40,6 +42,33 @@ def _first_plan(constraint: Constraint[S], root: S) -> tuple[int, ...] | None:
     return _PLANS[constraint]
 
 
+class _Spelled:
+    """A plan as text, and the tokens of its ends."""
+
+    def __init__(self, vocabulary: Vocabulary, plan: tuple[int, ...]) -> None:
+        self._vocabulary = vocabulary
+        self._text = vocabulary.decode(plan)
+        self._ends = {0: plan}
+
+    def after(self, piece: bytes) -> Iterator[tuple[int, ...]]:
+        """What may be left of the plan after a piece of text: all but what both begin with, or one of its other ends.
+
+        A piece may stand for another beginning of the plan than its own: `true` for `false`, or with a space before.
+        """
+        shared = 0
+        while shared < min(len(piece), len(self._text)) and piece[shared] == self._text[shared]:
+            shared += 1
+        yield self._end(shared)
+        for begin in range(min(_REPLACED, len(self._text)) + 1):
+            if begin != shared:
+                yield self._end(begin)
+
+    def _end(self, begin: int) -> tuple[int, ...]:
+        if begin not in self._ends:
+            self._ends[begin] = self._vocabulary.spell(self._text[begin:])
+        return self._ends[begin]
+
+
 class Budgeted(Generic[S]):
     """A state with the number of tokens that may still follow; immutable, but for what it remembers.
 
@@ -49,10 +78,12 @@ class Budgeted(Generic[S]):
         check_at: as long as more tokens are left, the limit is far.
         plan: tokens that complete the text, if they have been looked for.
         known: tokens that completed the text here or further up; what is left of them often completes it still.
-        fitting: near the limit, the tokens that may follow, each with a plan for after it.
+        plans: near the limit, a plan for after each token that was looked at; None where the token may not follow.
+        spelled: the plan's text, once it was asked for.
+        along: where the plan leaves no choice, the tokens that may follow, each with a plan for after it.
     """
 
-    __slots__ = ("check_at", "fitting", "inner", "known", "left", "plan")
+    __slots__ = ("along", "check_at", "inner", "known", "left", "plan", "plans", "spelled")
 
     def __init__(
         self, inner: S, left: int, check_at: int, plan: tuple[int, ...] | None, known: tuple[int, ...] = ()
@@ -62,7 +93,9 @@ class Budgeted(Generic[S]):
         self.check_at = check_at
         self.plan = plan
         self.known = known if plan is None else plan
-        self.fitting: dict[int, tuple[int, ...]] | None = None
+        self.plans: dict[int, tuple[int, ...] | None] = {}
+        self.spelled: _Spelled | None = None
+        self.along: dict[int, tuple[int, ...]] | None = None
 
 
 class BudgetConstraint(Generic[S]):
@@ -118,7 +151,7 @@ class BudgetConstraint(Generic[S]):
             after = self.inner.advance(state.inner, token)
             left = state.left - (token not in self.vocabulary.eos)
             return None if after is None else Budgeted(after, left, state.check_at, None, state.known)
-        plan = self._fitting(state).get(token)
+        plan = self._plan_after(state, token)
         if plan is None:
             return None
         after = self.inner.advance(state.inner, token)
@@ -133,19 +166,25 @@ class BudgetConstraint(Generic[S]):
         """
         self.inner.masks([state.inner for state in states], out)
         for row, state in enumerate(states):
-            if not self._is_far(state):
+            if self._is_tight(state):
                 ends = out[row] & self.vocabulary.eos_mask
-                out[row] = self.vocabulary.mask_of(self._fitting(state)) | ends
+                out[row] = self.vocabulary.mask_of(self._along(state) if self._fits(state) else ()) | ends
+
+    def vague(self, state: Budgeted[S]) -> bool:
+        """Whether the mask allows tokens that `advance` may refuse: near the limit, while the plan leaves a choice."""
+        return not self._is_tight(state) and (self.inner.vague(state.inner) or not self._is_far(state))
 
     def accepted(self, state: Budgeted[S], tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, are allowed."""
-        if len(tokens) == 1 and self._is_far(state):  # the same, without a state for after it
-            return self.inner.accepted(state.inner, tokens)
+        if len(tokens) == 1:  # the same, without a state for after it
+            if tokens[0] in self.vocabulary.eos or self._is_far(state):
+                return self.inner.accepted(state.inner, tokens)
+            return int(self._plan_after(state, tokens[0]) is not None)
         return count_accepted(self, state, tokens)
 
     def sure(self, state: Budgeted[S]) -> NDArray[np.bool_] | None:
-        """Those of the inner constraint: near the limit the mask leaves the tokens that fit."""
-        return self.inner.sure(state.inner)
+        """Those of the inner constraint; none near the limit."""
+        return self.inner.sure(state.inner) if self._is_far(state) else None
 
     def essence(self, text: bytes) -> bytes:
         """What the inner constraint says."""
@@ -176,7 +215,7 @@ class BudgetConstraint(Generic[S]):
 
     def refusal(self, state: Budgeted[S]) -> str:
         """What the inner constraint says, or that the limit is near."""
-        if self._is_far(state) or self._fitting(state):
+        if self._is_far(state) or self._fits(state):
             return self.inner.refusal(state.inner)
         return f"no completion within the {state.left} tokens that are left of max_new_tokens={self.limit} was found"
 
@@ -205,35 +244,59 @@ class BudgetConstraint(Generic[S]):
                 return rest
         return None
 
-    def _fitting(self, state: Budgeted[S]) -> dict[int, tuple[int, ...]]:
-        """The tokens after which a completion is known that fits, each with that completion."""
-        if state.fitting is None:
-            state.fitting = dict(self._search(state))
-        return state.fitting
-
-    def _search(self, state: Budgeted[S]) -> list[tuple[int, tuple[int, ...]]]:
+    def _is_tight(self, state: Budgeted[S]) -> bool:
+        """Whether nothing can follow but the plan, in this or another spelling."""
+        if self._is_far(state):
+            return False
         plan = self.closing(state)
-        if plan is None or len(plan) > state.left or not state.left:
-            return []
-        text = self.vocabulary.decode(plan)
-        mask = np.empty((1, self.vocabulary.words), np.int32)
-        self.inner.masks([state.inner], mask)
-        found = [(plan[0], plan[1:])] if plan else []
-        tried = 0
-        for token in map(int, self.vocabulary.tokens_of(mask[0])):
-            if token in self.vocabulary.eos or token in plan[:1]:
-                continue
-            piece = self.vocabulary.decode([token])
-            if piece and text.startswith(piece):
-                rest = self.vocabulary.spell(text[len(piece) :])
-            elif tried < _CANDIDATES:
-                rest = plan
-                tried += 1
-            else:
-                continue
+        return plan is None or state.left <= len(plan)
+
+    def _along(self, state: Budgeted[S]) -> dict[int, tuple[int, ...]]:
+        """The tokens that begin the plan's text and may follow, each with what is left of the plan."""
+        if state.along is None:
+            plan, found = state.plan or (), {}
+            text = self.vocabulary.decode(plan)
+            begins = {
+                token: end for end in range(1, len(text) + 1) for token in self.vocabulary.ids.get(text[:end], ())
+            }
+            for token, end in begins.items():
+                rest = plan[1:] if token == plan[0] else self.vocabulary.spell(text[end:])
+                if len(rest) < state.left and self._completes(state, (token, *rest)):
+                    found[token] = rest
+            if plan and plan[0] not in begins and len(plan) <= state.left:  # a token without text
+                found[plan[0]] = plan[1:]
+            state.along = found
+        return state.along
+
+    def _fits(self, state: Budgeted[S]) -> bool:
+        """Whether a completion within what is left is known."""
+        plan = self.closing(state)
+        return plan is not None and len(plan) <= state.left and state.left > 0
+
+    def _plan_after(self, state: Budgeted[S], token: int) -> tuple[int, ...] | None:
+        """A completion after ``token`` that fits; None where none is known."""
+        if not self._fits(state):
+            return None
+        if self._is_tight(state):
+            return self._along(state).get(token)
+        if token not in state.plans:
+            state.plans[token] = self._search(state, token)
+        return state.plans[token]
+
+    def _search(self, state: Budgeted[S], token: int) -> tuple[int, ...] | None:
+        """The completion after ``token`` while the plan leaves a choice."""
+        plan = state.plan
+        assert plan is not None, "it fits"
+        if plan[:1] == (token,):
+            return plan[1:]
+        if state.spelled is None:
+            state.spelled = _Spelled(self.vocabulary, plan)
+        for rest in state.spelled.after(self.vocabulary.decode([token])):
             if len(rest) < state.left and self._completes(state, (token, *rest)):
-                found.append((token, rest))
-        return found
+                return rest
+        after = self.inner.advance(state.inner, token)
+        found = None if after is None else self.inner.closing(after)
+        return found if found is not None and len(found) < state.left else None
 
     def _completes(self, state: Budgeted[S], tokens: tuple[int, ...]) -> bool:
         """Whether the text may end after `tokens`."""

@@ -248,8 +248,10 @@ class GuidanceConstraint(Exact):
         known = list(takewhile(lambda token: 0 <= token < width and token not in eos, tokens))
         with state.line.lock:
             matcher = state.line.seek(state.length)
-            if not self._canonical and len(known) == len(tokens):
-                return int(matcher.validate_tokens(known))
+            if not self._canonical:
+                valid = int(matcher.validate_tokens(known))
+                if valid < len(known) or len(known) == len(tokens):
+                    return valid
             matcher = matcher.deep_copy()
         accepted = self._accept(matcher, known)
         ends = accepted == len(known) < len(tokens) and tokens[accepted] in eos and matcher.is_accepting()

@@ -1,9 +1,10 @@
-"""Readouts under a loose constraint: its masks allow too much, so every token is checked before it is answered.
+"""Readouts where a constraint's mask is vague: it allows too much, so every token is checked before it is answered.
 
 Some constraints cannot say cheaply which of all tokens may follow, but can say of one token whether it may. A pick is
 then rejected and drawn again until it is allowed, which gives exactly p renormalised over the allowed tokens.
 Log-probabilities need the mass of all refused tokens: they are found most probable first, until what has not been
-checked is too little to matter. Tokens of which the constraint is sure need no check.
+checked is too little to matter; near the end of a limited text, where most of what a mask allows is allowed, among the
+`CHECKED` most probable. Tokens of which the constraint is sure need no check.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from treille.engine.readouts import Reading
 
 
+CHECKED = 8
 BLOCK = 64  # tokens that come to the host together
 PICKED, LISTED = 1e-4, 1e-6
 """Share of the allowed mass that may stay unchecked where one token is picked, and where several are compared."""
@@ -34,7 +36,7 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
     """Answer one readout; its error if no token is left.
 
     Args:
-        reading: of a run with a loose constraint.
+        reading: of a node whose mask is vague.
         processed: `[V]` float32 logits after the constraint's mask and the processors.
         raw: `[V]` float32, the model's log-probabilities.
     """
@@ -44,13 +46,14 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
     row = processed.clone()
 
     sure = constraint.sure(reading.node)
+    checked = len(row) if constraint.loose else CHECKED
 
     def admits(token: int) -> bool:
         return (sure is not None and bool(sure[token])) or constraint.admits(reading.node, token)
 
     match reading.want:
         case Argmax() | Sample():
-            _settle(row, admits, sure, PICKED)
+            _settle(row, admits, sure, PICKED, checked)
             token = _pick(reading, row, admits)
             if token is None:
                 reading.error = constraint.dead_end(reading.node)
@@ -59,10 +62,10 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
             reading.result = Choice(token, logprob, float(raw[token]))
         case TopK(k, renormalize):
             if renormalize:
-                _settle(row, admits, sure, LISTED)
+                _settle(row, admits, sure, LISTED, checked)
             reading.result = _top(row, raw, k, admits, renormalize=renormalize)
         case LogProbs(tokens):
-            _settle(row, admits, sure, LISTED)
+            _settle(row, admits, sure, LISTED, checked)
             _drop(row, [token for token in tokens if not admits(token)])
             row = row - torch.logsumexp(row, -1)
             reading.result = tuple(row[list(tokens)].tolist())
@@ -77,8 +80,13 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
                 reading.result = torch.log_softmax(row, -1)
 
 
-def _settle(row: Tensor, admits: Callable[[int], bool], sure: NDArray[np.bool_] | None, most: float) -> None:
-    """Take refused tokens out of `row`, until what is unchecked is at most `most` of what is known to be allowed."""
+def _settle(
+    row: Tensor, admits: Callable[[int], bool], sure: NDArray[np.bool_] | None, most: float, checked: int
+) -> None:
+    """Take refused tokens out of `row`, until what is unchecked is at most `most` of what is known to be allowed.
+
+    At most `checked` tokens are looked at.
+    """
     shares, allowed = torch.softmax(row.double(), -1), 0.0
     if sure is not None:
         known = torch.from_numpy(sure).to(row.device)
@@ -89,7 +97,7 @@ def _settle(row: Tensor, admits: Callable[[int], bool], sure: NDArray[np.bool_] 
     refused: list[int] = []
     if float(mass.sum()) <= most * allowed:
         return
-    for token, share, left in _by_block(order, mass, unchecked):
+    for token, share, left in _by_block(order[:checked], mass[:checked], unchecked[:checked]):
         if share == 0.0:
             break
         if admits(token):

@@ -242,7 +242,7 @@ def _answer(readings: list[Reading], rows: _Rows) -> None:
             continue
         want = reading.want
         constraint = reading.pending.task.job.run.constraint
-        if constraint is not None and constraint.loose:
+        if constraint is not None and constraint.vague(reading.node):
             raw_at = rows.position[reading.row]
             try:
                 loose.take(reading, rows.processed.values[place], rows.raw.values[raw_at] - rows.raw.norm[raw_at])

@@ -30,10 +30,11 @@ SOURCES = {
 
 
 def allowed(constraint, state) -> list[int]:
-    """The ids of a state's mask."""
+    """The ids of a state's mask; of those of a vague one the ones that are accepted."""
     out = np.empty((1, VOCABULARY.words), np.int32)
     constraint.masks([state], out)
-    return [int(token) for token in VOCABULARY.tokens_of(out[0])]
+    tokens = [int(token) for token in VOCABULARY.tokens_of(out[0])]
+    return [t for t in tokens if constraint.accepted(state, [t])] if constraint.vague(state) else tokens
 
 
 @pytest.mark.parametrize("tokenization", ["any", "canonical"])

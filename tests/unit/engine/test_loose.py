@@ -55,6 +55,10 @@ class LooseConstraint:
         self.inner, self.wide, self.trap = inner, wide, trap
         self.vocabulary = inner.vocabulary
 
+    def vague(self, state):
+        """Everywhere."""
+        return True
+
     def sure(self, state):
         """Nothing is known."""
 
