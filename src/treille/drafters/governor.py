@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 ARMS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 EXPLORED = (8, 4, 16, 8, 2, 8)  # budgets of a drafter's first steps, in turn, while its tables fill
 EXPLORATION = 24  # of these steps
-STANDS = 8  # steps for which a decision stands: deciding costs time, too
+STANDS = 8  # steps for which a decision stands while the load does: deciding costs time, too
 PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
 LONGEST = 256  # as long as what is tried does not pay
 WORTH = 1.06  # a draft has to promise this much of plain decoding's goodput: measured times are noisy
@@ -109,7 +109,7 @@ class Known:
 class Load:
     """What the last forward of the target was made of."""
 
-    rows: int = 0  # of all
+    rows: int = 0  # of all, without those that only belong to a prompt
     texts: int = 0  # drafted for
     drafted: int = 0  # rows of theirs beyond one each
     draft_seconds: float = 0.0  # forwards of draft models before it
@@ -124,13 +124,13 @@ class Governor:
         self._next = Load()
         self._known: dict[str, Known] = {}
 
-    def forward(self, model: str, rows: int, seconds: float) -> None:
-        """A forward of a model is done."""
-        if model != "target":
+    def forward(self, rows: int, seconds: float, *, read: int, drafting: bool) -> None:
+        """A forward is done, of texts or for what drafts look at; `read` of its rows are no mere part of a prompt."""
+        if drafting:
             self._next.draft_seconds += seconds
             return
         self.costs.learn(rows, seconds)
-        self._next.rows = rows
+        self._next.rows = read
         self.last, self._next = self._next, Load()
 
     def open(self, drafter: str) -> Budgeting:
@@ -157,13 +157,16 @@ class Budgeting:
     _steps: int = field(default=0)
     _chosen: int = field(default=0)
     _stands: int = field(default=0)  # steps for which the decision stands
+    _load: int = field(default=0)  # rows of the forward after which it was taken, but for drafted ones
 
     def rows(self, most: int) -> int:
         """Rows that this step should draft, `most` at the most."""
         self._steps += 1
         self.known.steps += 1
-        if not self._stands or self._chosen > most:
+        load = self.governor.last.rows - self.governor.last.drafted
+        if not self._stands or self._chosen > most or not 0.75 * load <= self._load <= 1.25 * load:
             self._chosen, self._stands = self._decide([k for k in ARMS if k <= most])
+            self._load = load
         self._stands -= 1
         return self._chosen
 

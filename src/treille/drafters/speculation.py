@@ -149,8 +149,8 @@ class Speculation:
     def _budget(self, run: Run, node: Node, *, governed: bool) -> Budget:
         """The bonus token needs room too, and positions beyond the context cannot be computed."""
         room = run.limits.max_new_tokens - run.generated(node) - 1
-        if room <= 0:
-            return Budget(0, 0)
+        if room <= 0 or (self._budgets is not None and governed and node is run.tip):
+            return Budget(0, 0)  # beside a prompt nothing is known yet of what a draft would cost and bring
         return Budget(self._budgets.rows(self.rows) if self._budgets is not None and governed else self.rows, room)
 
     def _follow(

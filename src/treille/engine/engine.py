@@ -349,6 +349,7 @@ class Engine:
         if packer is None:
             return
         batch = packer.build()
+        of_text = any(pending.request.of_text for pending in pendings)
         readings = readouts.of_batch(pendings, batch)
         wanted = readouts.boundaries(readings)
         masks = Masks(readings, runner.decoder.shape.vocab_size)  # computed while the model runs
@@ -383,6 +384,10 @@ class Engine:
             runner.name, batch.rows, len(readings), len(packer.jobs), done - planned, end - done, planned - began
         )
         self._count(runner, batch, packer.jobs, report)
+        # What drafts look at is part of drafting, also where it is the target that looks.
+        seconds = report.forward_seconds + report.readout_seconds + report.plan_seconds
+        read = len({reading.row for reading in readings})
+        self.governor.forward(batch.rows, seconds, read=read, drafting=not of_text)
 
     def _lost(self, runner: ModelRunner, batch: Batch, jobs: set[Job], failure: Exception) -> None:
         """A forward failed: its rows were never computed, and the jobs in it are told."""
@@ -490,7 +495,5 @@ class Engine:
                 job.stats.seconds["queue"] = job.started - job.submitted
             job.stats.seconds["prefill" if job in prefilling else "decode"] += report.forward_seconds
             job.stats.seconds["readout"] += report.readout_seconds
-        seconds = report.forward_seconds + report.readout_seconds + report.plan_seconds
-        self.governor.forward(runner.name, batch.rows, seconds)
         for instrument in self.instruments:
             instrument.after_forward(report)

@@ -99,7 +99,7 @@ def test_a_drafter_that_was_given_up_is_probed():
     for _ in range(200):
         rows = budget.rows(8)
         governor.proposed(rows)
-        governor.forward("target", 1 + rows, float(1 + rows))
+        governor.forward(1 + rows, float(1 + rows), read=1 + rows, drafting=False)
         if rows:
             budget.verified(rows, rows, 1, 0.0)
         chosen.append(rows)
