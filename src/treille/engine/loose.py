@@ -70,8 +70,7 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
             row = row - torch.logsumexp(row, -1)
             reading.result = tuple(row[list(tokens)].tolist())
         case Distribution() | Probabilities():
-            # All of p is wanted, so all of it is checked.
-            _drop(row, [t for t in (row > -torch.inf).nonzero().flatten().tolist() if not admits(t)])
+            _check_all(row, admits, 0.0 if constraint.loose else LISTED)
             if row.amax() == -torch.inf:
                 reading.error = constraint.dead_end(reading.node)
             elif isinstance(reading.want, Probabilities):
@@ -107,6 +106,21 @@ def _settle(
         if left <= most * allowed:
             break
     _drop(row, refused)
+
+
+def _check_all(row: Tensor, admits: Callable[[int], bool], negligible: float) -> None:
+    """Take refused tokens out of `row`, and the least probable ones that together have less than `negligible`.
+
+    Where that would leave none, these are looked at as well.
+    """
+    mass, order = torch.sort(torch.softmax(row.double(), -1), descending=True, stable=True)
+    beyond = int((mass.cumsum(-1) - mass <= 1 - negligible).sum()) if negligible else len(row)
+    likely, rest = order[:beyond].tolist(), order[beyond:].tolist()
+    _drop(row, [token for token in likely if row[token] > -torch.inf and not admits(token)])
+    if row[likely].amax() > -torch.inf:
+        _drop(row, rest)
+    else:
+        _drop(row, [token for token in rest if row[token] > -torch.inf and not admits(token)])
 
 
 def _by_block(*columns: Tensor) -> Iterator[tuple[Any, ...]]:

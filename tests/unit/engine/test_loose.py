@@ -14,6 +14,7 @@ import random_llama
 import treille
 from treille.constraints import choices, regex
 from treille.constraints.base import count_accepted
+from treille.engine.loose import _check_all
 from treille.errors import DecodingError, NoTokenLeft
 from treille.requests import Distribution, Forward, LogProbs, Probabilities, TopK
 from treille.strategies import beam, greedy, sample
@@ -147,6 +148,25 @@ def test_readouts_equal_those_of_exact_masks(lm):
             assert mine.raw_logprobs == pytest.approx(theirs.raw_logprobs, abs=1e-5)
         assert torch.allclose(loose[3].exp(), exact[3].exp(), atol=1e-6)
         assert np.allclose(loose[4], exact[4], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "left"),
+    [({1, 2, 3}, [1, 2]), ({0, 3}, [0]), ({3}, [3]), (set(), [])],
+    ids=["two", "one", "rest", "none"],
+)
+def test_what_is_negligible_is_not_looked_at_unless_nothing_else_is_left(allowed, left):
+    """Of .5, .3, .2 - 1e-9 and 1e-9 the last is dropped, refused or not, as long as another is allowed."""
+    row = torch.tensor([0.5, 0.3, 0.2, 1e-9]).log()
+    asked: list[int] = []
+
+    def admits(token):
+        asked.append(token)
+        return token in allowed
+
+    _check_all(row, admits, 1e-6)
+    assert [token for token in range(4) if row[token] > -torch.inf] == left
+    assert (3 in asked) == (not allowed & {0, 1, 2})
 
 
 @pytest.mark.parametrize("draft", [None, "prompt_lookup"])
