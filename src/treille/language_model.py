@@ -13,7 +13,7 @@ import torch
 from treille.attention import merged
 from treille.constraints.library import ConstraintLibrary
 from treille.drafters.base import Host
-from treille.drafters.speculation import FORCED, Nothing, Speculation
+from treille.drafters.speculation import Nothing, Speculation
 from treille.engine.engine import Engine
 from treille.engine.runner import ModelRunner
 from treille.errors import BatchError, CapacityError, ParameterError
@@ -295,7 +295,7 @@ class LanguageModel:
             settings.do_sample,
         )
         if drafting is None:
-            return Speculation(Nothing(host), rows=FORCED)
+            return Speculation(Nothing(host), rows=0)
         return Speculation(
             drafting.drafter.open(host),
             rows=drafting.rows,

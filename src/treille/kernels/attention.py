@@ -462,8 +462,7 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
     Returns:
         items: [I, 5] first slot, slots, begin and end in `seen`, first slot that any row sees (within the item).
         seen: [P, 2] row, first slot it sees (within the item).
-        offsets: [R + 1] bounds of each row in `parts`.
-        parts: [P] indices into `seen`, row by row, in the order of position.
+        offsets, parts: [R + 1] bounds of each row in [P] indices into `seen`, which are in the order of position.
         products: of a row with a key, in all items together.
     """
     most_items, most_seen = 0, 0
@@ -491,8 +490,7 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
                 items[count, 3], items[count, 4] = used, least
                 products += size * (used - begin)
                 count += 1
-            start += size
-            position += size
+            start, position = start + size, position + size
     offsets = np.cumsum(offsets)
     parts, filled = np.empty(used, np.int64), offsets.copy()
     for part in range(used):

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from treille.errors import ParameterError
 from treille.requests import Gather, Score
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from treille.requests import Request, Scorer
     from treille.tree import Node
 
-Aggregate: TypeAlias = Literal["last", "min", "prod"]
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {"last": lambda v: v[-1], "min": min, "prod": math.prod}
 
 
@@ -35,7 +34,7 @@ def best_of_n(
     n: int = 4,
     scorer: Scorer | None = None,
     step_delimiter: str | None = None,
-    aggregate: Aggregate = "last",
+    aggregate: Literal["last", "min", "prod"] = "last",
     extract: Callable[[str], Hashable | None] | None = None,
 ) -> Generator[Request, Any, Output]:
     """Best of n samples by a scorer, or without one by the model's own mean log-probability per token."""
@@ -43,7 +42,7 @@ def best_of_n(
     returns(run, "best_of_n", n, "raise n")
     if scorer is not None and not callable(scorer):
         raise ParameterError(f"scorer={scorer!r}: a function from texts to scores is wanted; leave it out for the mean")
-    if not isinstance(aggregate, str) or aggregate not in AGGREGATES:
+    if aggregate not in AGGREGATES:
         raise ParameterError(f"aggregate={aggregate!r} is not known; choose one of {', '.join(AGGREGATES)}")
     if scorer is None and (step_delimiter is not None or extract is not None):
         raise ParameterError("step_delimiter and extract need a scorer; strategy='self_consistency' votes without one")
