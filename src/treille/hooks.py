@@ -99,8 +99,8 @@ class Constrained(Protocol):
         """Whether this one token may follow `node`."""
         ...
 
-    def vague(self, node: Node) -> bool:
-        """Whether the mask of `node` allows too much: a token has to be checked by `admits`."""
+    def vague(self, node: Node) -> int:
+        """0 where the mask of `node` is exact; else tokens must be checked by `admits`, so many for their mass alone."""
         ...
 
     def sure(self, node: Node) -> NDArray[np.bool_] | None:

@@ -65,8 +65,11 @@ class Constraint(Protocol[S]):
     def accepted(self, state: S, tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, are allowed: a drafted chain, without a state per token."""
 
-    def vague(self, state: S) -> bool:
-        """Whether the mask of this state may allow tokens that `advance` refuses."""
+    def vague(self, state: S) -> int:
+        """Of how many of the most probable tokens that the mask of this state allows `advance` may refuse some.
+
+        0: the mask is exact. Otherwise no token may be taken unchecked, and so many are checked for the mass they have.
+        """
 
     def sure(self, state: S) -> NDArray[np.bool_] | None:
         """Tokens that `advance` allows wherever the mask does, bool ``[W]``; None where that is not known."""
@@ -115,9 +118,9 @@ class Exact:
         """Nothing is known beyond what is forced."""
         return ()
 
-    def vague(self, state: Any) -> bool:  # noqa: ARG002
-        """No."""
-        return False
+    def vague(self, state: Any) -> int:  # noqa: ARG002
+        """Masks are exact."""
+        return 0
 
     def sure(self, state: Any) -> None:
         """Nobody asks: masks are exact."""

@@ -96,10 +96,10 @@ class Binding:
             self._dead.add(self.constraint.essence(text))
             self._near.clear()
 
-    def vague(self, node: Node) -> bool:
-        """Whether a token that the mask of `node` allows must be checked by `admits`."""
+    def vague(self, node: Node) -> int:
+        """How many of the most probable tokens that the mask of `node` allows must be checked by `admits`; 0: none."""
         state = self.state(node)
-        return state is not None and self.constraint.vague(state)
+        return 0 if state is None else self.constraint.vague(state)
 
     def sure(self, node: Node) -> NDArray[np.bool_] | None:
         """Tokens, `[V]`, that need no check by `admits` where the mask allows them; None where that is not known."""

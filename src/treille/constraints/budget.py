@@ -15,6 +15,7 @@ completion at all, nothing is held back, and the text may be cut, which its fini
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Generic
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,8 @@ from treille.constraints.base import Constraint, S, count_accepted
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
+_LIKELY = 8
+"""Tokens near the limit whose share of the mass is found out; the others count as allowed until they are looked at."""
 _REPLACED = 24
 """Bytes at the beginning of a plan that a token may stand for."""
 _LEAST_ROOM, _MOST_ROOM = 8, 64
@@ -170,9 +173,11 @@ class BudgetConstraint(Generic[S]):
                 ends = out[row] & self.vocabulary.eos_mask
                 out[row] = self.vocabulary.mask_of(self._along(state) if self._fits(state) else ()) | ends
 
-    def vague(self, state: Budgeted[S]) -> bool:
-        """Whether the mask allows tokens that `advance` may refuse: near the limit, while the plan leaves a choice."""
-        return not self._is_tight(state) and (self.inner.vague(state.inner) or not self._is_far(state))
+    def vague(self, state: Budgeted[S]) -> int:
+        """Near the limit, while the plan leaves a choice, the mask allows tokens that `advance` may refuse."""
+        if self._is_far(state):
+            return self.inner.vague(state.inner)
+        return 0 if self._is_tight(state) else _LIKELY
 
     def accepted(self, state: Budgeted[S], tokens: Sequence[int]) -> int:
         """How many of `tokens`, one after the other, are allowed."""
@@ -291,7 +296,8 @@ class BudgetConstraint(Generic[S]):
             return plan[1:]
         if state.spelled is None:
             state.spelled = _Spelled(self.vocabulary, plan)
-        for rest in state.spelled.after(self.vocabulary.decode([token])):
+        ends = state.spelled.after(self.vocabulary.decode([token]))
+        for rest in islice(ends, 1) if self.inner.loose else ends:  # a second layer finds another end faster itself
             if len(rest) < state.left and self._completes(state, (token, *rest)):
                 return rest
         after = self.inner.advance(state.inner, token)

@@ -118,9 +118,9 @@ class LayeredConstraint:
             fed += 1
         return fed + (fed < allowed and not state.before and state.document.complete)
 
-    def vague(self, state: Layers) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Yes."""
-        return True
+    def vague(self, state: Layers) -> int:  # noqa: ARG002 - the protocol's signature
+        """Of all."""
+        return self.vocabulary.width
 
     def sure(self, state: Layers) -> NDArray[np.bool_] | None:
         """Inside a string of which the validator only counts the characters: what stands for itself and fits."""

@@ -4,7 +4,7 @@ Some constraints cannot say cheaply which of all tokens may follow, but can say 
 then rejected and drawn again until it is allowed, which gives exactly p renormalised over the allowed tokens.
 Log-probabilities need the mass of all refused tokens: they are found most probable first, until what has not been
 checked is too little to matter; near the end of a limited text, where most of what a mask allows is allowed, among the
-`CHECKED` most probable. Tokens of which the constraint is sure need no check.
+few most probable that the constraint asks for. Tokens of which the constraint is sure need no check.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from treille.engine.readouts import Reading
 
 
-CHECKED = 8
 BLOCK = 64  # tokens that come to the host together
 PICKED, LISTED = 1e-4, 1e-6
 """Share of the allowed mass that may stay unchecked where one token is picked, and where several are compared."""
@@ -46,7 +45,7 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
     row = processed.clone()
 
     sure = constraint.sure(reading.node)
-    checked = len(row) if constraint.loose else CHECKED
+    checked = constraint.vague(reading.node)
 
     def admits(token: int) -> bool:
         return (sure is not None and bool(sure[token])) or constraint.admits(reading.node, token)
@@ -70,7 +69,7 @@ def take(reading: Reading, processed: Tensor, raw: Tensor) -> None:
             row = row - torch.logsumexp(row, -1)
             reading.result = tuple(row[list(tokens)].tolist())
         case Distribution() | Probabilities():
-            _check_all(row, admits, 0.0 if constraint.loose else LISTED)
+            _check_all(row, admits, 0.0 if checked >= len(row) else LISTED)
             if row.amax() == -torch.inf:
                 reading.error = constraint.dead_end(reading.node)
             elif isinstance(reading.want, Probabilities):

@@ -60,9 +60,9 @@ class BoundWords:
         """Whether this one token may follow."""
         return bool(self._allowed(node)[token])
 
-    def vague(self, node: Node) -> bool:  # noqa: ARG002 - the protocol's signature
-        """No: masks are exact."""
-        return False
+    def vague(self, node: Node) -> int:  # noqa: ARG002 - the protocol's signature
+        """Masks are exact."""
+        return 0
 
     def sure(self, node: Node) -> None:
         """Nobody asks: masks are exact."""

@@ -58,7 +58,7 @@ class LooseConstraint:
 
     def vague(self, state):
         """Everywhere."""
-        return True
+        return self.vocabulary.width
 
     def sure(self, state):
         """Nothing is known."""
