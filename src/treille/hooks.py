@@ -100,7 +100,7 @@ class Constrained(Protocol):
         ...
 
     def vague(self, node: Node) -> int:
-        """0 where the mask of `node` is exact; else tokens must be checked by `admits`, so many for their mass alone."""
+        """0 where the mask of `node` is exact; else tokens must be checked by `admits`, so many for their mass."""
         ...
 
     def sure(self, node: Node) -> NDArray[np.bool_] | None:
