@@ -44,11 +44,15 @@ def checked_value(owner: str, parameter: inspect.Parameter, value: Any) -> Any:
 
 
 @functools.cache
-def _parsed(annotation: str) -> ast.expr:
-    return ast.parse(annotation, mode="eval").body
+def _parsed(annotation: str) -> ast.expr | None:
+    """The annotation as an expression; None where its text is none, such as that of a class inside a function."""
+    try:
+        return ast.parse(annotation, mode="eval").body
+    except SyntaxError:
+        return None
 
 
-def _fits(kind: ast.expr, value: Any) -> bool:
+def _fits(kind: ast.expr | None, value: Any) -> bool:
     """Whether the value fits; what is none of these kinds is left to its owner."""
     match kind:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -57,14 +61,15 @@ def _fits(kind: ast.expr, value: Any) -> bool:
             return value is None
         case ast.Name(id=name) if name in _PLAIN:
             return _PLAIN[name](value)
-        case ast.Subscript(value=ast.Name(id="Callable")):
+        case ast.Subscript(value=ast.Name(id="Callable") | ast.Attribute(attr="Callable")):
             return callable(value)
         case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inside) if name in _SEQUENCES:
             element = inside.elts[0] if isinstance(inside, ast.Tuple) else inside
             plain = isinstance(value, Sequence) and not isinstance(value, str | bytes)
             return plain and all(_fits(element, member) for member in value)
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
+        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=inside):
             known = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-            return type(value) in {type(ast.literal_eval(member)) for member in known}  # its owner says which
+            kinds = {type(member.value) if isinstance(member, ast.Constant) else None for member in known}
+            return None in kinds or type(value) in kinds  # its owner says which
         case _:
             return True

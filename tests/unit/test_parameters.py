@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import pytest
 
@@ -35,6 +35,10 @@ def parameter(annotation: object, default: object = None) -> inspect.Parameter:
         ("Callable[[str], int] | None", [len, None], [1, "len", [len]]),
         ("Literal['a', 'b']", ["a", "c"], [1, ["a"], None]),
         ("Thing", [1, "x", None], []),
+        ("Literal[Color.RED]", [1, "x", None], []),
+        ("owner.<locals>.Thing", [1, "x", None], []),
+        (Literal["a", "b"], ["a", "c"], [1, ["a"], None]),
+        (Callable[[str], int], [len], [1, "len"]),
         (Any, [1, "x", None], []),
         (inspect.Parameter.empty, [1, "x", None], []),
     ],

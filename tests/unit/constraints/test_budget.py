@@ -67,6 +67,22 @@ def test_advance_iff_bit() -> None:
         state = constraint.advance(state, generator.choice(tokens))
 
 
+@pytest.mark.parametrize("text", [b'{"a":true,"b":[12,3]}', b'{"a": false,"b": [-7]}', b'{"a":true ,"b":[] }'])
+def test_near_the_limit_other_values_than_those_of_the_plan_may_follow(text: bytes) -> None:
+    """While there is room a text goes its own way: `true` where the known completion says `false`, white space."""
+    schema = {**SCHEMA, "properties": {**SCHEMA["properties"], "a": {"type": "boolean"}}}
+    inner = json_schema(schema, whitespace=1).compile(VOCABULARY)
+    constraint = BudgetConstraint(inner, len(text) + 6)
+    state, vague = constraint.start(), 0
+    for token in text:
+        vague += bool(constraint.vague(state))
+        assert constraint.accepted(state, [token]) == 1
+        state = constraint.advance(state, token)
+        assert state is not None
+    assert vague, "the limit is never near: the test shows nothing"
+    assert constraint.is_final(state)
+
+
 def test_far_from_the_limit_nothing_changes() -> None:
     """With room to spare the masks are those of the inner constraint."""
     inner = SOURCES["json"].compile(VOCABULARY)

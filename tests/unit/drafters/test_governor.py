@@ -89,6 +89,42 @@ def test_a_chain_teaches_smaller_budgets_too():
     assert budget.known.arms[12].count == 0
 
 
+def test_what_the_target_does_for_drafts_is_no_cheap_step():
+    """A forward for what drafts look at adds to the time of drafting; it teaches no cost, and is no load."""
+    governor = Governor()
+    governor.forward(4, 0.004, read=4, drafting=False)
+    governor.forward(4, 0.0001, read=4, drafting=True)
+    assert governor.costs.of(4) == 0.004
+    assert governor.last.rows == 4
+    governor.forward(4, 0.004, read=4, drafting=False)
+    assert governor.last.draft_seconds == 0.0001
+
+
+def test_rows_of_a_prompt_are_no_load():
+    """A prompt of 90 rows of which one is read beside a text counts as two rows."""
+    governor = Governor()
+    governor.forward(91, 0.01, read=2, drafting=False)
+    assert governor.last.rows == 2
+    assert governor.costs.of(91) == 0.01
+
+
+def test_a_decision_falls_with_the_load_it_was_made_for():
+    """Alone a text drafts; when seven others join, the standing decision is made anew, and its drafts no longer pay."""
+    governor = Governor()
+    budget = governor.open("chain")
+    for rows in range(1, 81):
+        governor.costs.learn(rows, max(4.0, float(rows)))
+    for k in ARMS[1:7]:
+        for _ in range(EXPLORATION):
+            budget.known.arms[k].learn((1 - 0.7 ** (k + 1)) / 0.3, k, 0.0)
+    governor.last.rows = governor.last.texts = 1
+    assert budget.rows(8) > 0
+    assert not budget.resting
+    governor.last.rows = governor.last.texts = 8
+    assert budget.rows(8) == 0
+    assert budget.resting
+
+
 def test_a_drafter_that_was_given_up_is_probed():
     """At k = 0 a few rows are tried now and then."""
     governor = Governor()
