@@ -79,18 +79,16 @@ class Speculation:
     def advance(self, run: Run, hypothesis: Hypothesis) -> Generator[Request, Any, Hypothesis]:
         """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
         node = hypothesis.node
-        forced = () if run.constraint is None else _given(run.constraint, node)
-        budget = self._budget(run, node, governed=not forced)
-        if not forced and not budget.rows:
+        room = run.limits.max_new_tokens - run.generated(node) - 1  # the bonus token needs room too
+        tree = DraftTree(node) if run.constraint is None else _given(run.constraint, node, min(room, FORCED))
+        forced = tree.size > 0
+        budget = Budget(tree.size, tree.depth) if forced else self._budget(run, node, room)
+        if not budget.rows:
             return (yield from self._plain(run, hypothesis))
         began, drafting = time.perf_counter(), run.drafts.seconds
         self._catch_up(node)
         spent = time.perf_counter() - began
-        if forced:
-            # Chosen, like any draft of a lookup: where there is no alternative always accepted, under every law.
-            tree = DraftTree(node)
-            tree.add_chain(forced[: min(FORCED, budget.depth)])
-        else:
+        if not forced:
             tree = yield from self._draft(run, node, budget)
         if self.governor is not None:
             self.governor.proposed(tree.size)
@@ -105,7 +103,7 @@ class Speculation:
             return self._back(run, hypothesis, results[0])
         walk, choices = _rejected(tree, results, run) if rejecting else _matched(tree, results)
         longer = self._follow(run, hypothesis, tree, walk, choices)
-        run.drafts.count(tree, walk.accepted, longer.length - node.length, forced=bool(forced))
+        run.drafts.count(tree, walk.accepted, longer.length - node.length, forced=forced)
         self._learn(run, tree, walk, longer, [None if isinstance(r, Exception) else r[len(own) :] for r in results])
         if self._budgets is not None and not forced:
             spent += run.drafts.seconds - drafting + time.perf_counter() - began
@@ -146,12 +144,11 @@ class Speculation:
 
         return tree.cut(computed)
 
-    def _budget(self, run: Run, node: Node, *, governed: bool) -> Budget:
-        """The bonus token needs room too, and positions beyond the context cannot be computed."""
-        room = run.limits.max_new_tokens - run.generated(node) - 1
-        if room <= 0 or (self._budgets is not None and governed and node is run.tip):
+    def _budget(self, run: Run, node: Node, room: int) -> Budget:
+        """What may be drafted where `room` positions are left; beyond the context none can be computed."""
+        if room <= 0 or (self._budgets is not None and node is run.tip):
             return Budget(0, 0)  # beside a prompt nothing is known yet of what a draft would cost and bring
-        return Budget(self._budgets.rows(self.rows) if self._budgets is not None and governed else self.rows, room)
+        return Budget(self.rows if self._budgets is None else self._budgets.rows(self.rows), room)
 
     def _follow(
         self, run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]
@@ -206,17 +203,25 @@ class Speculation:
         self.drafter.observe(seen)
 
 
-def _given(constraint: Constrained, node: Node) -> tuple[int, ...]:
-    """The tokens that must follow `node`, or else the likely spelling of bytes that must: chosen, so no law changes."""
+def _given(constraint: Constrained, node: Node, room: int) -> DraftTree:
+    """A chain of what must follow `node`: its tokens, or else the likely spelling of bytes that must.
+
+    Chosen, like any draft of a lookup: where there is no alternative always accepted, under every law.
+    """
+    tree = DraftTree(node)
+    if room <= 0:
+        return tree
     forced = constraint.forced(node)
     if forced:
-        return forced
-    expected, below = constraint.expected(node), node
-    for index, token in enumerate(expected):
-        below = below.child(token)
+        tree.add_chain(forced[:room])
+        return tree
+    last = 0
+    for token in constraint.expected(node)[:room]:
+        below = tree.nodes[last].child(token)
         if not constraint.allows(below):
-            return expected[:index]
-    return expected
+            break
+        last = tree.add(last, token, node=below)
+    return tree
 
 
 class Nothing(Lookup):

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from treille.kernels.logits import forbid
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from treille.engine.readouts import Reading
@@ -42,7 +45,8 @@ class Masks:
         self._nodes: dict[Constrained, list[Node]] = {}
         self._rows: dict[tuple[int, int], int] = {}  # by constraint and node, in the order of `_nodes`
         self._failed: dict[int, Exception] = {}  # by constraint
-        self._work: Future[Tensor] | None = None
+        self._work: Future[NDArray[np.int32]] | None = None
+        self._words: NDArray[np.int32] | None = None
         self._forbidden: Tensor | None = None
         self._empty: frozenset[int] = frozenset()
         wanted: dict[Constrained, dict[int, Node]] = {}
@@ -62,20 +66,26 @@ class Masks:
         """Whether any run of this forward has a constraint."""
         return bool(self._rows)
 
-    def forbidden(self, readings: Sequence[Reading], device: torch.device) -> Tensor | None:
-        """Which tokens each reading may not take, bool `[n, V]`; None where none of them has a constraint."""
-        found = self._found(readings)
-        rows = [len(self._rows) if row is None else row for row in found]  # the last row forbids nothing
-        if min(rows) == len(self._rows):
-            return None
+    def forbid(self, readings: Sequence[Reading], logits: Tensor) -> bool:
+        """Set the logits `[n, V]` of what each reading may not take to minus infinity; False if none has a constraint."""
+        free = len(self._rows)  # the last mask, which allows everything
+        rows = [free if row is None else row for row in self._found(readings)]
+        if min(rows) == free:
+            return False
+        if self._words is None:
+            self._words = self._compute() if self._work is None else self._work.result()
+        if logits.device.type == "cpu":
+            forbid(logits.numpy(), self._words, np.array(rows))
+            return True
         if self._forbidden is None:
-            self._forbidden = (self._compute() if self._work is None else self._work.result()).to(device)
-        if rows == list(range(rows[0], rows[0] + len(rows))):
-            return self._forbidden[rows[0] : rows[0] + len(rows)]
-        return self._forbidden.index_select(0, torch.tensor(rows, device=device))
+            bits = torch.arange(32, dtype=torch.int32, device=logits.device)
+            packed = torch.from_numpy(self._words).to(logits.device)
+            self._forbidden = ((packed.unsqueeze(-1) >> bits) & 1).flatten(1)[:, : self._width] == 0
+        logits.masked_fill_(self._forbidden[torch.tensor(rows, device=logits.device)], -torch.inf)
+        return True
 
     def empty(self, readings: Sequence[Reading]) -> list[int]:
-        """The places of the readings that may take no token at all; to be asked after `forbidden`."""
+        """The places of the readings that may take no token at all; to be asked after `forbid`."""
         if not self._empty:
             return []
         return [place for place, row in enumerate(self._found(readings)) if row in self._empty]
@@ -87,8 +97,8 @@ class Masks:
     def _found(self, readings: Sequence[Reading]) -> list[int | None]:
         return [self._rows.get((id(r.pending.task.job.run.constraint), id(r.node))) for r in readings]
 
-    def _compute(self) -> Tensor:
-        """What is forbidden, bool `[rows + 1, V]`; where a constraint fails, everything."""
+    def _compute(self) -> NDArray[np.int32]:
+        """What is allowed, packed `[rows + 1, ceil(V / 32)]`; where a constraint fails, nothing."""
         words = np.full((len(self._rows) + 1, -(-self._width // 32)), -1, np.int32)
         first = 0
         for constraint, nodes in self._nodes.items():
@@ -100,5 +110,4 @@ class Masks:
                 out[:] = 0
             first += len(nodes)
         self._empty = frozenset(np.flatnonzero(~words.any(1)).tolist())
-        bits = np.unpackbits(np.invert(words, out=words).view(np.uint8), 1, self._width, bitorder="little")
-        return torch.from_numpy(bits.view(np.bool_))
+        return words

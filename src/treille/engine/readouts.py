@@ -10,6 +10,7 @@ import torch
 
 from treille.engine import loose
 from treille.errors import DecodingError, NoTokenLeft
+from treille.kernels.logits import summarise
 from treille.requests import (
     Argmax,
     Attention,
@@ -30,6 +31,7 @@ from treille.sampling.random import sample_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from treille.engine.batch import Batch
@@ -78,20 +80,31 @@ class _Logits:
         self.values = values
 
     @cached_property
+    def _summary(self) -> tuple[Tensor, Tensor]:
+        """The best token and log Σ exp of each row; on CPU by one call of a kernel."""
+        if self.values.device.type == "cpu":
+            best, norm = torch.empty(len(self.values), dtype=torch.int64), torch.empty(len(self.values))
+            summarise(self.values.contiguous().numpy(), best.numpy(), norm.numpy())
+            return best, norm
+        return self.values.argmax(-1), self.values.logsumexp(-1)
+
+    @property
     def best(self) -> Tensor:
         """The most probable token of each row, the lowest on ties, `[n]`."""
-        if self.values.device.type == "cpu":
-            return torch.from_numpy(self.values.numpy().argmax(-1))  # several times faster than torch's
-        return self.values.argmax(-1)
+        return self._summary[0]
 
-    @cached_property
+    @property
     def norm(self) -> Tensor:
-        """Log Σ exp of each row, `[n]`; not a number where a row has no token.
+        """Log Σ exp of each row, `[n]` float32; not a number where a row has no token."""
+        return self._summary[1]
 
-        By the fused log-softmax of the best token, which takes a third of the time of `logsumexp`.
-        """
-        column = self.best.unsqueeze(1)
-        return (self.values.gather(1, column) - self.values.log_softmax(-1).gather(1, column)).squeeze(1)
+    def logprobs(self, at: list[int], tokens: list[int]) -> list[float]:
+        """The log-probability of one token in each row of `at`."""
+        if self.values.device.type == "cpu":
+            values, norm = self.values.numpy(), self.norm.numpy()
+            return [values.item(i, token) - norm.item(i) for i, token in zip(at, tokens, strict=True)]
+        index = torch.tensor([at, tokens], device=self.values.device)
+        return (self.values[index[0], index[1]] - self.norm[index[0]]).tolist()
 
 
 class _Rows:
@@ -134,15 +147,14 @@ class _Rows:
         logits = raw.index_select(0, index)
         if scores:
             logits = logits - self.raw.norm.index_select(0, index).unsqueeze(1)
-        forbidden = self.masks.forbidden(members, logits.device) if self.masks.any else None
-        if forbidden is not None:
-            # Before the processors, so that truncations count allowed tokens only.
-            logits.masked_fill_(forbidden, -torch.inf)
+        constrained = self.masks.any and self.masks.forbid(members, logits)
+        if constrained:  # before the processors, so that truncations count allowed tokens only
             self._dead_ends(members, self.masks.empty(members))
         if chain is not None:
             logits, failures = chain.apply([_path(reading) for reading in members], logits)
-            if forbidden is not None:  # after them too: one may insist on a token, such as a forced end
-                logits = logits.masked_fill(forbidden, -torch.inf)
+            if constrained:  # after them too: one may insist on a token, such as a forced end
+                logits = logits.clone(memory_format=torch.contiguous_format)  # it may be a processor's own
+                self.masks.forbid(members, logits)
                 self._dead_ends(members, (logits.amax(-1) == -torch.inf).nonzero().flatten().tolist())
             for i, failure in failures.items():
                 self.errors.setdefault(self._count + i, failure)
@@ -281,26 +293,28 @@ def _select(tensor: Tensor, index: list[int]) -> Tensor:
 
 
 def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
-    logits = _select(rows.processed.values, at)
     first = members[0].want
     if isinstance(first, Argmax):
-        tokens = _select(rows.processed.best, at)
-    elif isinstance(first, Sample) and first.gumbel:
-        noise = [r.want.random.gumbel(r.node.length, "sample", logits.shape[1]) for r in members]  # type: ignore[union-attr]
-        tokens = (logits.double() + torch.from_numpy(np.stack(noise)).to(logits.device)).argmax(-1)
+        picked = _select(rows.processed.best, at).tolist()
     else:
-        draws = [r.want.random.uniform(r.node.length, "sample") for r in members if isinstance(r.want, Sample)]
+        picked = _drawn(members, _select(rows.processed.values, at), gumbel=first.gumbel)
+    found = raw = rows.processed.logprobs(at, picked)
+    if rows.processed is not rows.raw:
+        raw = rows.raw.logprobs([rows.position[r.row] for r in members], picked)
+    for reading, token, logprob, raw_logprob in zip(members, picked, found, raw, strict=True):
+        reading.result = Choice(token, logprob, raw_logprob)
+
+
+def _drawn(members: list[Reading], logits: Tensor, *, gumbel: bool) -> list[int]:
+    """A token of each row, by the noise or the uniform number of its place."""
+    wants = [(reading.want.random, reading.node.length) for reading in members if isinstance(reading.want, Sample)]
+    if gumbel:
+        noise = np.stack([random.gumbel(length, "sample", logits.shape[1]) for random, length in wants])
+        tokens = (logits.double() + torch.from_numpy(noise).to(logits.device)).argmax(-1)
+    else:
+        draws = [random.uniform(length, "sample") for random, length in wants]
         tokens = sample_rows(logits, torch.tensor(draws, dtype=torch.float64, device=logits.device))
-    column = tokens.unsqueeze(1)
-    logprobs = logits.gather(1, column).squeeze(1) - _select(rows.processed.norm, at)
-    if rows.processed is rows.raw:
-        raw = logprobs
-    else:
-        raw_at = [rows.position[r.row] for r in members]
-        raw = _select(rows.raw.values, raw_at).gather(1, column).squeeze(1) - _select(rows.raw.norm, raw_at)
-    host = torch.stack((tokens.double(), logprobs.double(), raw.double())).tolist()
-    for reading, token, logprob, raw_logprob in zip(members, *host, strict=True):
-        reading.result = Choice(int(token), logprob, raw_logprob)
+    return tokens.tolist()
 
 
 def top_rows(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload
 
+from treille.kernels.elementwise import exponential
 from treille.kernels.intrinsics import call_chunk
 from treille.kernels.team import CACHE, fork_join
 
@@ -129,29 +130,6 @@ def _store_of(pool: Any, head: Any, slot: Any, d: Any, value: Any, half: Any) ->
     return store if pool.dtype == types.float32 else store_narrow
 
 
-@njit(["float32(float32)"], fastmath={"contract"}, forceinline=True, cache=CACHE)
-def _exp(x: Any) -> Any:
-    """Exp within 2 ulp for x <= 0 (below -87: about 1e-38); NaN stays NaN. Vectorises, which libm's does not.
-
-    Cody and Waite's reduction; the polynomial is the one of Cephes' ``expf``.
-    """
-    x = np.float32(-87.0) if x < np.float32(-87.0) else x  # noqa: FURB136 - lets NaN through
-    # Adding 1.5 * 2**23 leaves the nearest integer in the low bits, so no float is converted to an integer.
-    magic = np.float32(12582912.0)
-    shifted = np.float32(x * np.float32(1.44269504) + magic)
-    n = shifted - magic
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    power = np.uint32((shifted.view(np.uint32) + np.uint32(127)) << np.uint32(23))
-    return p * power.view(np.float32)
-
-
 @njit(fastmath=_FAST, forceinline=True)
 def _prepare_head(
     source: Any, row: Any, at: Any, width: Any, weight: Any, eps: Any, cos: Any, sin: Any, out: Any
@@ -206,10 +184,10 @@ def _see_tile(q: Any, key: Any, value: Any, count: Any, softcap: Any, scores: An
             scores[j] = softcap * np.tanh(scores[j] / softcap)
     for j in range(count):
         top = scores[j] if scores[j] > top else top  # noqa: FURB136
-    kept = _exp(state[width] - top)
+    kept = exponential(state[width] - top)
     total = np.float32(0.0)
     for j in range(count):
-        scores[j] = _exp(scores[j] - top)
+        scores[j] = exponential(scores[j] - top)
         total += scores[j]
     for j in range(count, count + LANES):
         scores[j] = np.float32(0.0)
@@ -281,13 +259,13 @@ def _merge_row(
         for d in range(width):
             result[d] = np.float32(0.0)
         for i in range(offsets[row], offsets[row + 1]):
-            weight = _exp(partial[parts[i], h, width] - top)
+            weight = exponential(partial[parts[i], h, width] - top)
             total += weight * partial[parts[i], h, width + 1]
             for d in range(width):
                 result[d] += weight * partial[parts[i], h, d]
         other = row
         for i in range(depth):
-            weight = _exp(scores[i] - top)
+            weight = exponential(scores[i] - top)
             total += weight
             for d in range(width):
                 result[d] += weight * fresh[1, other, h // groups, d]

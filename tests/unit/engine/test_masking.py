@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 WIDTH = 40  # more than one word, and not a whole number of them
 EOS = 39
-CPU = torch.device("cpu")
 
 
 class GivesUp:
@@ -37,9 +36,14 @@ def reading(constraint: Any, node: Node) -> Any:
     return SimpleNamespace(node=node, pending=SimpleNamespace(task=SimpleNamespace(job=SimpleNamespace(run=run))))
 
 
-def allowed(forbidden: torch.Tensor) -> list[list[int]]:
-    """The tokens that each row allows."""
-    return [(~row).nonzero().flatten().tolist() for row in forbidden]
+def allowed(masks: Masks, chosen: list[Any]) -> list[list[int]]:
+    """The tokens whose logits are left as they were, for each reading."""
+    logits = torch.arange(len(chosen) * WIDTH, dtype=torch.float32).reshape(-1, WIDTH)
+    before = logits.clone()
+    assert masks.forbid(chosen, logits)
+    kept = logits == before
+    assert (logits[~kept] == -torch.inf).all()
+    return [row.nonzero().flatten().tolist() for row in kept]
 
 
 @pytest.fixture(params=[0, 1 << 60], ids=["beside", "at once"])
@@ -61,11 +65,9 @@ def test_every_reading_gets_the_row_of_its_own_node():
     expected = [[3, 31], [32], every, [4, 35], []]
     for order in ([0, 1, 2, 3, 4], [3, 0], [1], [2, 4, 4], [0, 3, 4]):
         chosen = [readings[i] for i in order]
-        forbidden = masks.forbidden(chosen, CPU)
-        assert forbidden is not None
-        assert allowed(forbidden) == [expected[i] for i in order]
+        assert allowed(masks, chosen) == [expected[i] for i in order]
         assert masks.empty(chosen) == [place for place, i in enumerate(order) if i == 4]
-    assert masks.forbidden([readings[2]], CPU) is None
+    assert not masks.forbid([readings[2]], torch.zeros(1, WIDTH))
 
 
 def test_without_constraints_there_is_nothing_to_do():
@@ -80,9 +82,7 @@ def test_a_failure_is_that_of_its_own_run():
     tip = Node.root([7])
     broken, whole = reading(GivesUp(), tip), reading(Words([(1,)], WIDTH, EOS).bind(tip), tip)
     masks = Masks([broken, reading(broken.pending.task.job.run.constraint, tip.child(1)), whole], WIDTH)
-    forbidden = masks.forbidden([broken, whole], CPU)
-    assert forbidden is not None
-    assert allowed(forbidden) == [[], [1]]
+    assert allowed(masks, [broken, whole]) == [[], [1]]
     assert masks.empty([whole, broken]) == [1]
     assert isinstance(masks.failure(broken), DecodingError)
     assert masks.failure(whole) is None
