@@ -78,6 +78,14 @@ class DraftTree:
         return max(self.depths)
 
     @property
+    def first_leaf(self) -> int:
+        """Index of the node where the path that is tried first ends."""
+        at = 0
+        while self._children[at]:
+            at = next(iter(self._children[at].values()))
+        return at
+
+    @property
     def sampled(self) -> bool:
         """Whether any token was drawn from a law."""
         return any(trial.law is not None for trials in self.trials for trial in trials)

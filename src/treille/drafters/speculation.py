@@ -80,7 +80,9 @@ class Speculation:
         """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
         node = hypothesis.node
         room = run.limits.max_new_tokens - run.generated(node) - 1  # the bonus token needs room too
-        tree = DraftTree(node) if run.constraint is None else _given(run.constraint, node, min(room, FORCED))
+        tree = DraftTree(node)
+        if run.constraint is not None:
+            _give(run.constraint, tree, 0, min(room, FORCED))
         forced = tree.size > 0
         budget = Budget(tree.size, tree.depth) if forced else self._budget(run, node, room)
         if not budget.rows:
@@ -127,7 +129,7 @@ class Speculation:
         return longer
 
     def _draft(self, run: Run, node: Node, budget: Budget) -> Generator[Request, Any, DraftTree]:
-        """The drafter's tree, without what the target cannot accept."""
+        """The drafter's tree, without what the target cannot accept, and with what must follow its first path."""
         try:
             tree = yield from _timed(self.drafter.propose(run, node, budget), run)
         except NoTokenLeft:  # a draft model came to a dead end of the constraint: not the target's concern
@@ -142,7 +144,11 @@ class Speculation:
             # Nothing follows an end token, so its row would say nothing: it is emitted without one.
             return drafted.token not in ends and (constraint is None or constraint.allows(drafted))
 
-        return tree.cut(computed)
+        tree = tree.cut(computed)
+        last = tree.first_leaf
+        if constraint is not None and last and not tree.trials[last]:
+            _give(constraint, tree, last, min(budget.depth - tree.depths[last], self.rows - tree.size, FORCED))
+        return tree
 
     def _budget(self, run: Run, node: Node, room: int) -> Budget:
         """What may be drafted where `room` positions are left; beyond the context none can be computed."""
@@ -203,25 +209,22 @@ class Speculation:
         self.drafter.observe(seen)
 
 
-def _given(constraint: Constrained, node: Node, room: int) -> DraftTree:
-    """A chain of what must follow `node`: its tokens, or else the likely spelling of bytes that must.
+def _give(constraint: Constrained, tree: DraftTree, at: int, room: int) -> None:
+    """Hang a chain of what must follow node `at` below it: its tokens, or else the likely spelling of bytes that must.
 
     Chosen, like any draft of a lookup: where there is no alternative always accepted, under every law.
     """
-    tree = DraftTree(node)
     if room <= 0:
-        return tree
-    forced = constraint.forced(node)
+        return
+    forced = constraint.forced(tree.nodes[at])
     if forced:
-        tree.add_chain(forced[:room])
-        return tree
-    last = 0
-    for token in constraint.expected(node)[:room]:
-        below = tree.nodes[last].child(token)
+        tree.add_chain(forced[:room], at)
+        return
+    for token in constraint.expected(tree.nodes[at])[:room]:
+        below = tree.nodes[at].child(token)
         if not constraint.allows(below):
-            break
-        last = tree.add(last, token, node=below)
-    return tree
+            return
+        at = tree.add(at, token, node=below)
 
 
 class Nothing(Lookup):

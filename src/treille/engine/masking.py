@@ -67,7 +67,7 @@ class Masks:
         return bool(self._rows)
 
     def forbid(self, readings: Sequence[Reading], logits: Tensor) -> bool:
-        """Set the logits `[n, V]` of what each reading may not take to minus infinity; False if none has a constraint."""
+        """Set what the readings may not take to minus infinity in `logits` `[n, V]`; False if none has a constraint."""
         free = len(self._rows)  # the last mask, which allows everything
         rows = [free if row is None else row for row in self._found(readings)]
         if min(rows) == free:

@@ -31,7 +31,6 @@ from treille.sampling.random import sample_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from treille.engine.batch import Batch
@@ -297,7 +296,7 @@ def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
     if isinstance(first, Argmax):
         picked = _select(rows.processed.best, at).tolist()
     else:
-        picked = _drawn(members, _select(rows.processed.values, at), gumbel=first.gumbel)
+        picked = _drawn(members, _select(rows.processed.values, at))
     found = raw = rows.processed.logprobs(at, picked)
     if rows.processed is not rows.raw:
         raw = rows.raw.logprobs([rows.position[r.row] for r in members], picked)
@@ -305,14 +304,14 @@ def _choose(members: list[Reading], at: list[int], rows: _Rows) -> None:
         reading.result = Choice(token, logprob, raw_logprob)
 
 
-def _drawn(members: list[Reading], logits: Tensor, *, gumbel: bool) -> list[int]:
+def _drawn(members: list[Reading], logits: Tensor) -> list[int]:
     """A token of each row, by the noise or the uniform number of its place."""
-    wants = [(reading.want.random, reading.node.length) for reading in members if isinstance(reading.want, Sample)]
-    if gumbel:
-        noise = np.stack([random.gumbel(length, "sample", logits.shape[1]) for random, length in wants])
+    wants = [(reading.want, reading.node.length) for reading in members if isinstance(reading.want, Sample)]
+    if wants[0][0].gumbel:
+        noise = np.stack([want.random.gumbel(length, "sample", logits.shape[1]) for want, length in wants])
         tokens = (logits.double() + torch.from_numpy(noise).to(logits.device)).argmax(-1)
     else:
-        draws = [random.uniform(length, "sample") for random, length in wants]
+        draws = [want.random.uniform(length, "sample") for want, length in wants]
         tokens = sample_rows(logits, torch.tensor(draws, dtype=torch.float64, device=logits.device))
     return tokens.tolist()
 

@@ -96,6 +96,8 @@ def _wanted(want: object, runner: ModelRunner) -> TreilleError | None:
     """Why a readout cannot be taken."""
     shape = runner.decoder.shape
     match want:
+        case Argmax() | Sample() | Distribution() | Probabilities():
+            return None
         case TopK(k) if k < 1:
             return ParameterError(f"{want}: k must be at least 1")
         case LogProbs(tokens) if any(not 0 <= token < shape.vocab_size for token in tokens):
@@ -112,9 +114,7 @@ def _wanted(want: object, runner: ModelRunner) -> TreilleError | None:
             return ParameterError(f"{want}: model {runner.name!r} gives no access to single layers")
         case Exits(layers) if any(not 1 <= layer <= shape.layers for layer in layers) or not layers:
             return ParameterError(f"{want}: layers are 1 to {shape.layers}, at least one")
-        case Argmax() | Sample() | TopK() | LogProbs() | Distribution() | Probabilities():
-            return None
-        case Hidden() | Attention() | Exits():
+        case TopK() | LogProbs() | Hidden() | Attention() | Exits():
             return None
         case _:  # what a strategy yields is checked here, whatever its annotations say
             return StrategyError(f"a Forward wants readouts such as Argmax() or TopK(5), not {want!r}")

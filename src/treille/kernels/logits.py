@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit  # type: ignore[attr-defined]
+from numba import njit
 from numpy.typing import NDArray
 
 from treille.kernels.elementwise import FASTMATH, exponential
