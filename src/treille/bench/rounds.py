@@ -53,7 +53,7 @@ class PromptsRead(Instrument):
             self.at = time.perf_counter()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decoding:
     """A side of a benchmark: decodes all texts each time it is called, and keeps every round.
 
@@ -72,6 +72,9 @@ class Decoding:
     given: Mapping[str, Any]
     replayed: bool
     rounds: list[Round] = field(default_factory=list)
+    _seconds: float = 0.0
+    _after: float = 0.0
+    _results: list[Generation] = field(default_factory=list)
 
     def __call__(self) -> float:
         """The seconds of one more round.
@@ -79,25 +82,32 @@ class Decoding:
         Raises:
             ParameterError: the drafter cannot be run with this model.
         """
-        self.lm.forget_drafts()  # or a round would find the texts of the one before in the drafters' tables
-        after = 0.0
-        results: list[Generation] = []
+        return in_turns(self)
+
+    def decode(self, first: int) -> None:
+        """One batch of the present round."""
+        chosen = self.texts[first : first + self.batch]
+        read = PromptsRead()
+        self.lm.engine.instruments.append(read)
         start = time.perf_counter()
-        for first in range(0, len(self.texts), self.batch):
-            chosen = self.texts[first : first + self.batch]
-            read = PromptsRead()
-            self.lm.engine.instruments.append(read)
-            try:
-                results += self.lm.generate(
-                    [text.prompt for text in chosen], self._strategies(chosen), **self._options()
-                )
-            finally:
-                self.lm.engine.instruments.remove(read)
-            after += time.perf_counter() - read.at
-        seconds = time.perf_counter() - start
-        tokens = sum(result.stats.emitted for result in results)
-        self.rounds.append(Round(seconds, after, tokens, total([result.stats.drafts for result in results])))
-        return seconds
+        try:
+            self._results += self.lm.generate(
+                [text.prompt for text in chosen], self._strategies(chosen), **self._options()
+            )
+        finally:
+            self.lm.engine.instruments.remove(read)
+        end = time.perf_counter()
+        self._seconds += end - start
+        self._after += end - read.at
+
+    def end(self) -> Round:
+        """The round that is complete; the next one begins."""
+        tokens = sum(result.stats.emitted for result in self._results)
+        self.rounds.append(
+            Round(self._seconds, self._after, tokens, total([result.stats.drafts for result in self._results]))
+        )
+        self._seconds, self._after, self._results = 0.0, 0.0, []
+        return self.rounds[-1]
 
     def _options(self) -> dict[str, Any]:
         if not self.replayed:
@@ -110,6 +120,19 @@ class Decoding:
         if not self.replayed:
             return kind()
         return [kind(logits_processor=text.replay, max_new_tokens=max(1, len(text.answer))) for text in texts]
+
+
+def in_turns(*sides: Decoding) -> float:
+    """Seconds of one more round of every side: they take turns batch by batch, so that a slow moment hurts all alike.
+
+    One of them drafts at the most, as all draft from what was learned in this round.
+    """
+    one = sides[0]
+    one.lm.forget_drafts()  # or a round would find the texts of the one before in the drafters' tables
+    for number, first in enumerate(range(0, len(one.texts), one.batch)):
+        for side in sides if (len(one.rounds) + number) % 2 else sides[::-1]:
+            side.decode(first)
+    return sum(side.end().seconds for side in sides)
 
 
 def total(counts: Sequence[DraftCounts]) -> DraftCounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from treille.bench.arguments import (
 from treille.bench.bars import bars
 from treille.bench.equality import CHECK, compare, equality_row, prompts_of
 from treille.bench.measure import Summary, alternate, ratios
-from treille.bench.rounds import Decoding, total
+from treille.bench.rounds import Decoding, in_turns, total
 from treille.bench.rows import Row, environment, task_and_settings
 from treille.bench.shapes import SHAPES, TITLES, checkpoint
 from treille.bench.texts import CODE, Text, completed, task_texts
@@ -185,21 +186,22 @@ def _task(
     repeats: int,
     told: Callable[[str], None],
 ) -> list[Row]:
-    """Rows of all drafters on one task: rounds alternate between them and plain decoding."""
-    sides: dict[str, Decoding] = {}
-    for name in (PLAIN, *drafts):
-        side = Decoding(subject.lm, texts, batch, _given(subject, name, options), subject.replayed)
+    """Rows of all drafters on one task: rounds alternate between them, each in turns with plain decoding."""
+
+    def side(name: str) -> Decoding:
+        return Decoding(subject.lm, texts, batch, _given(subject, name, options), subject.replayed)
+
+    pairs: dict[str, tuple[Decoding, Decoding]] = {}
+    for name in drafts:
+        pair = side(name), side(PLAIN)
         try:
-            side()
+            pair[0]()
         except ParameterError as refusal:
-            if name == PLAIN:
-                raise
             print(f"not measured: {name} on {task}: {refusal}", file=sys.stderr)
             continue
-        sides[name] = side
-    alternate(sides, repeats, lambda side: told(f"{task}, batch {batch}: {side}"))
-    measured = {name: side.rounds[-repeats:] for name, side in sides.items()}
-    plain = measured.pop(PLAIN)
+        pairs[name] = pair
+    sides = {name: partial(in_turns, *pair) for name, pair in pairs.items()}
+    alternate(sides, repeats, lambda name: told(f"{task}, batch {batch}: {name}"))
     return [
         Row(
             case=_case(options, batch),
@@ -216,9 +218,13 @@ def _task(
             note="replayed texts" if subject.replayed else "",
             environment=environment(torch.device("cpu")),
             benchmark="speculate",
-            **compared(rounds, plain, {"task": task, "drafter": name, **_settings(options)}),
+            **compared(
+                drafted.rounds[-repeats:],
+                plain.rounds[-repeats:],
+                {"task": task, "drafter": name, **_settings(options)},
+            ),
         )
-        for name, rounds in measured.items()
+        for name, (drafted, plain) in pairs.items()
     ]
 
 

@@ -80,18 +80,16 @@ class Speculation:
         """The hypothesis longer by what was accepted of a draft, and by the target's own token after it."""
         node = hypothesis.node
         room = run.limits.max_new_tokens - run.generated(node) - 1  # the bonus token needs room too
-        tree = DraftTree(node)
-        if run.constraint is not None:
-            _give(run.constraint, tree, 0, min(room, FORCED))
-        forced = tree.size > 0
-        budget = Budget(tree.size, tree.depth) if forced else self._budget(run, node, room)
-        if not budget.rows:
+        tree = None if run.constraint is None else _given(run.constraint, node, min(room, FORCED))
+        forced = tree is not None
+        rows = 0 if forced else self._rows(run, node, room)
+        if not forced and not rows:
             return (yield from self._plain(run, hypothesis))
         began, drafting = time.perf_counter(), run.drafts.seconds
         self._catch_up(node)
         spent = time.perf_counter() - began
-        if not forced:
-            tree = yield from self._draft(run, node, budget)
+        if tree is None:
+            tree = yield from self._draft(run, node, Budget(rows, room))
         if self.governor is not None:
             self.governor.proposed(tree.size)
         for watcher in run.watchers:
@@ -150,11 +148,14 @@ class Speculation:
             _give(constraint, tree, last, min(budget.depth - tree.depths[last], self.rows - tree.size, FORCED))
         return tree
 
-    def _budget(self, run: Run, node: Node, room: int) -> Budget:
-        """What may be drafted where `room` positions are left; beyond the context none can be computed."""
-        if room <= 0 or (self._budgets is not None and node is run.tip):
-            return Budget(0, 0)  # beside a prompt nothing is known yet of what a draft would cost and bring
-        return Budget(self.rows if self._budgets is None else self._budgets.rows(self.rows), room)
+    def _rows(self, run: Run, node: Node, room: int) -> int:
+        """How many nodes may be drafted where `room` positions are left; beyond the context none can be computed."""
+        if room <= 0:
+            return 0
+        if self._budgets is None:
+            return self.rows
+        # Beside a prompt nothing is known yet of what a draft would cost and bring.
+        return 0 if node is run.tip else self._budgets.rows(self.rows)
 
     def _follow(
         self, run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]
@@ -207,6 +208,13 @@ class Speculation:
     def _known(self, node: Node, seen: Observation) -> None:
         self._text, self._last = node.path, weakref.ref(node)
         self.drafter.observe(seen)
+
+
+def _given(constraint: Constrained, node: Node, room: int) -> DraftTree | None:
+    """A draft of what must follow `node`; None where that is not known."""
+    tree = DraftTree(node)
+    _give(constraint, tree, 0, room)
+    return tree if tree.size else None
 
 
 def _give(constraint: Constrained, tree: DraftTree, at: int, room: int) -> None:

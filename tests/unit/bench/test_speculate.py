@@ -8,7 +8,7 @@ import torch
 
 from treille.bench import rows, speculate
 from treille.bench.equality import Equality
-from treille.bench.rounds import Round
+from treille.bench.rounds import Decoding, Round, in_turns
 from treille.bench.texts import BEGUN, CODE, Text, task_texts
 from treille.errors import ParameterError
 from treille.hooks import DraftCounts
@@ -149,10 +149,29 @@ def test_rows_count_the_rounds_that_are_timed(lm, monkeypatch, tmp_path):
 
     monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
     monkeypatch.setattr(speculate, "Decoding", Learning)
+    monkeypatch.setattr(speculate, "in_turns", lambda *sides: sum(side() for side in sides))
     monkeypatch.chdir(tmp_path)
     speculate.main(["--quick", "--tasks", "lists", "--drafters", "prompt_lookup", "--batch", "1"])
     (row,) = rows.read(tmp_path / "benchmarks/out/speculate.jsonl")
     assert row["extra"]["tau"] == (100 + 1000) / 2
+
+
+def test_sides_take_turns_batch_by_batch(lm, monkeypatch):
+    """Each decodes every text once a round, the second one first in every other batch and round."""
+    texts = task_texts(lm, "lists", 4, 4)
+    first, second = (Decoding(lm, texts, 2, {"max_new_tokens": 4}, replayed=False) for _ in range(2))
+    order = []
+    decode = Decoding.decode
+    monkeypatch.setattr(Decoding, "decode", lambda side, at: (order.append((side is first, at)), decode(side, at)))
+    for _ in range(2):
+        assert in_turns(first, second) > 0
+    assert order == [
+        (False, 0), (True, 0), (True, 2), (False, 2),
+        (True, 0), (False, 0), (False, 2), (True, 2),
+    ]  # fmt: skip
+    for side in (first, second):
+        assert [one.tokens for one in side.rounds] == [16, 16]
+        assert all(0 < one.after_prompt < one.seconds for one in side.rounds)
 
 
 def test_a_second_ratio_leaves_the_prompts_out():
