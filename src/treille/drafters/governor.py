@@ -170,6 +170,11 @@ class Budgeting:
         self._stands -= 1
         return self._chosen
 
+    def beside_prompt(self, most: int) -> int:
+        """Rows that the step which reads the prompt should draft: what is known to pay, and nothing to find out."""
+        allowed = [k for k in ARMS if k <= most]
+        return self._best(allowed) if self._explored(allowed) else 0
+
     @property
     def resting(self) -> bool:
         """Whether the last decision was not to draft: the drafter need not learn from a text that it does not see."""
@@ -178,21 +183,28 @@ class Budgeting:
     def _decide(self, allowed: list[int]) -> tuple[int, int]:
         """A budget, and the steps for which it stands."""
         known, arms = self.known, self.known.arms
-        seen = [k for k in allowed if k and arms[k].count]
-        if not seen or sum(arms[k].count for k in seen) < EXPLORATION:
+        if not self._explored(allowed):
             return max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)]), 1
-        best = max(seen, key=self._goodput)
-        if self._goodput(best) < WORTH * self._goodput(0):
-            best = 0
+        best = self._best(allowed)
         if known.steps >= known.next_probe:
             known.turn += 1
             known.distance = PROBE if best else min(2 * known.distance, LONGEST)
             # One of the texts probes for all.
             known.next_probe = known.steps + known.distance * max(1, self.governor.last.texts)
             return self._probe(best, allowed, known.turn), 1
-        if best and best == seen[-1] and arms[best].rows > 0.75 * best:
-            return next((k for k in allowed if k > best), best), 1  # the largest tried was used up: try the next
+        larger = next((k for k in allowed if k > best), best)
+        if best and not arms[larger].count and arms[best].rows > 0.75 * best:
+            return larger, 1  # the largest tried was used up: try the next
         return best, STANDS
+
+    def _explored(self, allowed: list[int]) -> bool:
+        """Whether the drafter's first steps are over."""
+        return sum(self.known.arms[k].count for k in allowed) >= EXPLORATION
+
+    def _best(self, allowed: list[int]) -> int:
+        """The budget with the highest goodput of those that were tried, 0 where none is worth it."""
+        best = max((k for k in allowed if k and self.known.arms[k].count), key=self._goodput)
+        return best if self._goodput(best) >= WORTH * self._goodput(0) else 0
 
     @staticmethod
     def _probe(best: int, allowed: list[int], turn: int) -> int:
