@@ -290,7 +290,7 @@ def _throughput(
     }
     rounds = Rounds(lm, sides, repeats, len(chosen), lambda side: told(f"throughput: {side}"))
     for name in rounds.constrained:
-        yield rounds.row(f"throughput, {name}", name, model, "tokens/s")
+        yield rounds.row("throughput", name, model, "tokens/s")
 
 
 def _json_task(options: argparse.Namespace, repeats: int, told: Callable[[str], None]) -> Iterator[Row]:
@@ -323,7 +323,7 @@ def _json_task(options: argparse.Namespace, repeats: int, told: Callable[[str], 
     for name in rounds.constrained:
         note = f"valid {valid[name]} of {count}, {WITHOUT} {valid[WITHOUT]}"
         for unit in ("tokens/s", "answers/s"):
-            yield rounds.row(f"json task, {name}, {unit}", name, "bundled", unit, note)
+            yield rounds.row("json task", name, "bundled", unit, note)
 
 
 class Rounds:
@@ -337,7 +337,7 @@ class Rounds:
         told: the name of every side before it runs.
 
     Attributes:
-        last: what each side wrote last; each writes the same in every round.
+        last: what each side wrote last.
     """
 
     def __init__(
@@ -349,6 +349,7 @@ class Rounds:
         told: Callable[[str], None],
     ) -> None:
         self.last: dict[str, list[Generation]] = {}
+        self._tokens: dict[str, list[int]] = {name: [] for name in sides}
         self._lm = lm
         self._repeats = repeats
         self._batch = batch
@@ -361,14 +362,17 @@ class Rounds:
 
     def row(self, figure: str, name: str, model: str, unit: str, note: str = "") -> Row:
         """The row of a side: tokens or answers per second."""
-        tokens = {side: sum(one.stats.emitted for one in last) for side, last in self.last.items()}
-        counts = tokens if unit == "tokens/s" else {side: len(last) for side, last in self.last.items()}
-        ours, plain = ([counts[side] / s for s in self._seconds[side]] for side in (name, WITHOUT))
+        texts = {side: [len(last)] * self._repeats for side, last in self.last.items()}
+        counts = texts if unit == "answers/s" else {side: n[-self._repeats :] for side, n in self._tokens.items()}
+        ours, plain = (
+            [n / s for n, s in zip(counts[side], self._seconds[side], strict=True)] for side in (name, WITHOUT)
+        )
         forwards = {side: sum(one.stats.forwards for one in last) for side, last in self.last.items()}
         return _row(
-            figure, model, unit, Summary.of(ours), self._repeats, baseline=WITHOUT,
-            baseline_value=Summary.of(plain), ratio=ratios(ours, plain), note=note,
-            extra={"tokens": tokens, "forwards": forwards}, batch=self._batch,
+            f"{figure}, {name}, batch {self._batch}, {unit}", model, unit, Summary.of(ours), self._repeats,
+            baseline=WITHOUT, baseline_value=Summary.of(plain), ratio=ratios(ours, plain), note=note,
+            extra={"tokens": {side: n[-1] for side, n in self._tokens.items()}, "forwards": forwards},
+            batch=self._batch,
             dtype=str(self._lm.checkpoint.decoder.shape.dtype).removeprefix("torch."),
         )  # fmt: skip
 
@@ -376,6 +380,7 @@ class Rounds:
         def decode() -> None:
             self._lm.forget_drafts()  # or a drafter would know the texts of the round before
             self.last[name] = call()
+            self._tokens[name].append(sum(one.stats.emitted for one in self.last[name]))
 
         return timed(decode, torch.device("cpu"))
 

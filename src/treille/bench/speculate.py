@@ -192,7 +192,7 @@ def _task(
         return Decoding(subject.lm, texts, batch, _given(subject, name, options), subject.replayed)
 
     pairs: dict[str, tuple[Decoding, Decoding]] = {}
-    for name in drafts:
+    for name in (PLAIN, *drafts):  # plain decoding beside itself shows what a difference is worth
         pair = side(name), side(PLAIN)
         try:
             pair[0]()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, bisect_right
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,22 @@ class Header:
         if header.format != FORMAT:
             raise ParameterError(f"draft: {file}: format={header.format!r} is not {FORMAT}; {WAY_OUT}")
         return header
+
+    def check(self, directory: str, host: Host) -> None:
+        """Nothing, if the datastore was built for the host's target.
+
+        Raises:
+            ParameterError: it was built with another tokenizer.
+        """
+        if self.vocab_size > host.target.vocab_size:
+            raise ParameterError(
+                f"draft: datastore={directory!r}: was built for {self.vocab_size} token ids, the target has "
+                f"{host.target.vocab_size}; build one with this model's tokenizer"
+            )
+        if self.text is not None and host.codec is not None and host.codec.decode(self.probe) != self.text:
+            raise ParameterError(
+                f"draft: datastore={directory!r}: was built with another tokenizer; build one with this model's"
+            )
 
 
 def places_file(chunk: int) -> str:
@@ -196,19 +213,15 @@ class Datastore:
         if not directory:
             raise ParameterError(f"draft: datastore='': a directory is needed; {WAY_OUT}")
         path = Path(directory)
-        header = Header.read(path)
-        if header.vocab_size > host.target.vocab_size:
-            raise ParameterError(
-                f"draft: datastore={directory!r}: was built for {header.vocab_size} token ids, the target has "
-                f"{host.target.vocab_size}; build one with this model's tokenizer"
-            )
-        if header.text is not None and host.codec is not None and host.codec.decode(header.probe) != header.text:
-            raise ParameterError(
-                f"draft: datastore={directory!r}: was built with another tokenizer; build one with this model's"
-            )
-        key = f"datastore:{path.resolve()}:{(path / NAME).stat().st_mtime_ns}"
+        try:
+            modified = (path / NAME).stat().st_mtime_ns
+        except OSError:
+            modified = 0  # reading it says what is wrong
+        key = f"datastore:{directory}:{modified}"
         if key not in host.memory:
-            host.memory[key] = Datastore(header, [Chunk.read(path, number) for number in range(header.chunks)])
+            found = _opened(path.absolute(), modified)
+            found.header.check(directory, host)
+            host.memory[key] = found
         known: Datastore = host.memory[key]
         return known
 
@@ -238,6 +251,13 @@ class Datastore:
         share = max(1, most // max(1, len(hit)))
         rows = [chunk.rows(low, high, size, length, share) for chunk, low, high in hit]
         return np.concatenate(rows) if rows else np.empty((0, length), np.uint32)
+
+
+@lru_cache(4)
+def _opened(directory: Path, modified: int) -> Datastore:  # noqa: ARG001 - a datastore that was built anew is another
+    """The datastore of a directory, mapped; known for as long as it is not modified."""
+    header = Header.read(directory)
+    return Datastore(header, [Chunk.read(directory, number) for number in range(header.chunks)])
 
 
 # --- what came next most often ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from treille.errors import ParameterError
@@ -43,7 +44,8 @@ def reference_paths() -> list[RankPath]:
     return [(*map(int, above), rank) for above, children in _CHILDREN.items() for rank in range(children)]
 
 
-def grown_paths(size: int, k: int) -> list[RankPath]:
+@lru_cache(16)
+def grown_paths(size: int, k: int) -> tuple[RankPath, ...]:
     """The `size` nodes with the largest product of prior rates, with at most `k` children each."""
     found: list[RankPath] = []
     waiting: list[tuple[float, RankPath]] = [(-_rate(0), (0,))]
@@ -54,10 +56,10 @@ def grown_paths(size: int, k: int) -> list[RankPath]:
         if path[-1] + 1 < k:
             sibling = (*path[:-1], path[-1] + 1)
             heapq.heappush(waiting, (score / _rate(path[-1]) * _rate(sibling[-1]), sibling))
-    return found
+    return tuple(found)
 
 
-def template_paths(template: Any, k: int) -> list[RankPath]:
+def template_paths(template: Any, k: int) -> Sequence[RankPath]:
     """The nodes that a drafter's parameter `template` means.
 
     Args:

@@ -23,7 +23,9 @@ EXPLORATION = 24  # of these steps
 STANDS = 8  # steps for which a decision stands while the load does: deciding costs time, too
 PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
 LONGEST = 256  # as long as what is tried does not pay
-WORTH = 1.06  # a draft has to promise this much of plain decoding's goodput: measured times are noisy
+WORTH = (
+    1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is in no measured time
+)
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
 
@@ -96,6 +98,7 @@ class Known:
         next_probe: number of steps at which another budget than the best is tried.
         distance: steps between probes.
         turn: probes so far.
+        best: the best budget when it was judged last, for the load `judged` and at step `judged_at`.
     """
 
     arms: dict[int, Arm] = field(default_factory=lambda: {k: Arm() for k in ARMS})
@@ -103,6 +106,9 @@ class Known:
     next_probe: int = PROBE
     distance: int = PROBE
     turn: int = 0
+    best: int = 0
+    judged: tuple[int, int, int] | None = None
+    judged_at: int = 0
 
 
 @dataclass(slots=True)
@@ -170,11 +176,6 @@ class Budgeting:
         self._stands -= 1
         return self._chosen
 
-    def beside_prompt(self, most: int) -> int:
-        """Rows that the step which reads the prompt should draft: what is known to pay, and nothing to find out."""
-        allowed = [k for k in ARMS if k <= most]
-        return self._best(allowed) if self._explored(allowed) else 0
-
     @property
     def resting(self) -> bool:
         """Whether the last decision was not to draft: the drafter need not learn from a text that it does not see."""
@@ -202,9 +203,18 @@ class Budgeting:
         return sum(self.known.arms[k].count for k in allowed) >= EXPLORATION
 
     def _best(self, allowed: list[int]) -> int:
-        """The budget with the highest goodput of those that were tried, 0 where none is worth it."""
-        best = max((k for k in allowed if k and self.known.arms[k].count), key=self._goodput)
-        return best if self._goodput(best) >= WORTH * self._goodput(0) else 0
+        """The budget with the highest goodput of those that were tried, 0 where none is worth it.
+
+        Texts of one batch share the judgement, until something is learned of a draft: eight judgements a step would
+        take as long as drafting can save.
+        """
+        known, last = self.known, self.governor.last
+        load = (last.rows - last.drafted, last.texts, allowed[-1])
+        if known.judged != load or known.steps - known.judged_at >= PROBE:
+            best = max((k for k in allowed if k and known.arms[k].count), key=self._goodput)
+            known.best = best if self._goodput(best) >= WORTH * self._goodput(0) else 0
+            known.judged, known.judged_at = load, known.steps
+        return known.best
 
     @staticmethod
     def _probe(best: int, allowed: list[int], turn: int) -> int:
@@ -225,6 +235,7 @@ class Budgeting:
         """A step is done: `size` rows were drafted, `depth` deep, in `seconds`, and `emitted` tokens came of it."""
         if not self._chosen:
             return
+        self.known.judged = None
         load = self.governor.last
         seconds += load.draft_seconds / max(1, load.texts)
         if size != depth or not size:

@@ -154,7 +154,8 @@ class Speculation:
             return 0
         if self._budgets is None:
             return self.rows
-        return self._budgets.beside_prompt(self.rows) if node is run.tip else self._budgets.rows(self.rows)
+        # Beside a prompt nothing is known yet of what a draft would cost and bring: others may come with theirs.
+        return 0 if node is run.tip else self._budgets.rows(self.rows)
 
     def _follow(
         self, run: Run, hypothesis: Hypothesis, tree: DraftTree, walk: Walk, choices: Sequence[Choice]

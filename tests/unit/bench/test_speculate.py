@@ -101,13 +101,13 @@ def test_replay_leaves_the_model_its_opinion_off_the_text():
 
 
 def test_the_command_writes_rows_tables_and_a_picture(command, tmp_path, capsys):
-    """A row per drafter, task and batch size, against plain decoding in the same rounds."""
+    """A row per drafter, task and batch size, against plain decoding in the same rounds, and one of plain decoding."""
     page = tmp_path / "page.md"
     page.write_text("".join(f"<!-- bench:speculate-{n} -->\n<!-- /bench:speculate-{n} -->\n" for n in (1, 2)))
     given = ["--tasks", "lists", "--drafters", "prompt_lookup:k=3", "suffix", "--batch", "1", "2"]
     rows = command(*given, "--picture", "ratios.svg", "--fill", str(page))
     named = [(row["extra"]["task"], row["batch"], row["extra"]["drafter"]) for row in rows]
-    assert named == [("lists", batch, name) for batch in (1, 2) for name in ("prompt_lookup:k=3", "suffix")]
+    assert named == [("lists", batch, name) for batch in (1, 2) for name in ("plain", "prompt_lookup:k=3", "suffix")]
     for row in rows:
         assert (row["benchmark"], row["baseline"], row["repeats"], row["model"]) == ("speculate", "plain", 2, "bundled")
         assert row["extra"]["tau"] >= 1
@@ -115,14 +115,14 @@ def test_the_command_writes_rows_tables_and_a_picture(command, tmp_path, capsys)
         assert row["extra"]["governor"] is True
         for summary in (row["value"], row["baseline_value"], row["ratio"], row["extra"]["after_prompt"]):
             assert 0 < summary["low"] <= summary["median"] <= summary["high"]
-    assert "4 rows written" in capsys.readouterr().out
+    assert "6 rows written" in capsys.readouterr().out
     assert page.read_text().count("| prompt_lookup:k=3 | lists | bundled |") == 2
     assert "lists (bundled)" in (tmp_path / "ratios.svg").read_text()
 
 
 def test_sampling_is_measured_too(command):
     """With a temperature texts are drawn, and drafts verified as asked."""
-    (row,) = command(
+    _, row = command(
         "--tasks", "lists", "--drafters", "prompt_lookup", "--batch", "1", "--temperature", "0.8",
         "--verification", "rejection", "--no-governor",
     )  # fmt: skip
@@ -152,7 +152,7 @@ def test_rows_count_the_rounds_that_are_timed(lm, monkeypatch, tmp_path):
     monkeypatch.setattr(speculate, "in_turns", lambda *sides: sum(side() for side in sides))
     monkeypatch.chdir(tmp_path)
     speculate.main(["--quick", "--tasks", "lists", "--drafters", "prompt_lookup", "--batch", "1"])
-    (row,) = rows.read(tmp_path / "benchmarks/out/speculate.jsonl")
+    _, row = rows.read(tmp_path / "benchmarks/out/speculate.jsonl")
     assert row["extra"]["tau"] == (100 + 1000) / 2
 
 

@@ -55,25 +55,6 @@ def test_budgets_never_fall_with_acceptance(texts):
     assert budgets == sorted(budgets)
 
 
-def test_beside_a_prompt_only_what_is_known_to_pay_is_drafted():
-    """Nothing is tried there: neither in a drafter's first steps, nor of one that was given up."""
-    unknown = Governor().open("unknown")
-    assert unknown.beside_prompt(64) == 0
-    for alpha, paid in ((0.01, False), (0.9, True)):
-        governor = Governor()
-        budget = governor.open("chain")
-        for k in ARMS[1:]:
-            emitted = (1 - alpha ** (k + 1)) / (1 - alpha)
-            for _ in range(EXPLORATION):
-                budget.known.arms[k].learn(emitted, k, 0.0)
-        for rows in range(1, 65):
-            governor.costs.learn(rows, toy(rows))
-        budget.known.next_probe = 0
-        chosen = {budget.beside_prompt(64) for _ in range(8)}
-        assert len(chosen) == 1
-        assert (chosen.pop() > 0) == paid
-
-
 def test_a_useless_drafter_is_not_asked():
     """Acceptance near zero on a machine where rows cost: plain decoding."""
     assert settled(0.01, float) == 0
