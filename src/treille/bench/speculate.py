@@ -284,10 +284,13 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def figures(counts: DraftCounts) -> dict[str, Any]:
-    """τ, rows per target forward of a text, acceptance by depth, and microseconds of drafting per step."""
+    """τ, rows per target forward of a text, acceptance by depth, and microseconds of drafting per step.
+
+    Plain decoding counts no steps; its τ is 1.
+    """
     steps = max(1, counts.steps)
     return {
-        "tau": round(counts.emitted / steps, 3),
+        "tau": round(counts.emitted / counts.steps, 3) if counts.steps else 1.0,
         "tau_predicted": round(predicted(counts), 3),
         "rows": round(1 + counts.drafted / steps, 2),
         "acceptance": [round(k / max(1, t), 3) for t, k in zip(counts.tried, counts.kept, strict=True)],
@@ -305,7 +308,7 @@ def predicted(counts: DraftCounts) -> float:
     steps, tried = sum(counts.depths), sum(counts.tried)
     alpha = sum(counts.kept) / tried if tried else 0.0
     powers = [sum(alpha**i for i in range(depth + 1)) for depth in range(len(counts.depths))]
-    return sum(n * tau for n, tau in zip(counts.depths, powers, strict=True)) / max(1, steps)
+    return sum(n * tau for n, tau in zip(counts.depths, powers, strict=True)) / steps if steps else 1.0
 
 
 def picture(found: Sequence[dict[str, Any]]) -> str:

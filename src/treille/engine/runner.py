@@ -14,6 +14,7 @@ from treille.cache.segments import Rows, SegmentStore
 from treille.cache.slots import KVMemory
 from treille.errors import ParameterError
 from treille.kernels.dispatch import most_rows
+from treille.kernels.logits import prepare
 from treille.models.cpu_ops import CpuOps
 from treille.models.decoder import Decoder
 
@@ -91,6 +92,8 @@ class ModelRunner:
         self.memory = KVMemory(*sizes, slots, shape.dtype, shape.device)
         self.store = SegmentStore(self.memory, debug=debug)
         self.prefix = PrefixCache() if prefix_cache else None
+        if shape.device.type == "cpu":
+            prepare()
 
     @property
     def device(self) -> torch.device:

@@ -85,3 +85,10 @@ def summarise(values: NDArray[Any], best: NDArray[Any], norms: NDArray[Any]) -> 
             _exponentials(block, largest, exponentials)
             total += _sum(exponentials, block.size)
         norms[i] = largest + math.log(total)
+
+
+def prepare() -> None:
+    """Compile the kernels of this file, or read them from disk, before the first forward waits for it."""
+    values = np.zeros((1, 1), np.float32)
+    summarise(values, np.zeros(1, np.int64), np.zeros(1, np.float32))
+    forbid(values, np.zeros((1, 1), np.int32), np.zeros(1, np.int64))
