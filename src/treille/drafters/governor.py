@@ -23,9 +23,8 @@ EXPLORATION = 24  # of these steps
 STANDS = 8  # steps for which a decision stands while the load does: deciding costs time, too
 PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
 LONGEST = 256  # as long as what is tried does not pay
-WORTH = (
-    1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is in no measured time
-)
+SOON = 4  # steps to the next try after one of which most was kept
+WORTH = 1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is not measured
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
 
@@ -164,6 +163,7 @@ class Budgeting:
     _chosen: int = field(default=0)
     _stands: int = field(default=0)  # steps for which the decision stands
     _load: int = field(default=0)  # rows of the forward after which it was taken, but for drafted ones
+    _trying: bool = field(default=False)  # whether this step is a try of a drafter at rest
 
     def rows(self, most: int) -> int:
         """Rows that this step should draft, `most` at the most."""
@@ -190,6 +190,7 @@ class Budgeting:
         if known.steps >= known.next_probe:
             known.turn += 1
             known.distance = PROBE if best else min(2 * known.distance, LONGEST)
+            self._trying = not best
             # One of the texts probes for all.
             known.next_probe = known.steps + known.distance * max(1, self.governor.last.texts)
             return self._probe(best, allowed, known.turn), 1
@@ -235,13 +236,16 @@ class Budgeting:
         """A step is done: `size` rows were drafted, `depth` deep, in `seconds`, and `emitted` tokens came of it."""
         if not self._chosen:
             return
-        self.known.judged = None
-        load = self.governor.last
+        known, load = self.known, self.governor.last
+        known.judged = None
+        if self._trying and emitted > max(2, size / 2):  # the text may have come to a place where drafts pay
+            known.distance, known.next_probe = SOON, known.steps + SOON * max(1, load.texts)
+        self._trying = False
         seconds += load.draft_seconds / max(1, load.texts)
         if size != depth or not size:
-            self.known.arms[self._chosen].learn(emitted, size, seconds)
+            known.arms[self._chosen].learn(emitted, size, seconds)
             return
         # Of a chain, the same step with a smaller budget is known as well.
         for k in ARMS:
             if 0 < k <= self._chosen:
-                self.known.arms[k].learn(min(emitted, k + 1), min(size, k), seconds * min(size, k) / size)
+                known.arms[k].learn(min(emitted, k + 1), min(size, k), seconds * min(size, k) / size)

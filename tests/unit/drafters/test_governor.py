@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from treille.drafters.governor import ARMS, EXPLORATION, Costs, Governor
+from treille.drafters.governor import ARMS, EXPLORATION, LONGEST, Costs, Governor
 
 
 def settled(alpha, seconds_of, texts=1, others=0, draft=0.0, most=8):
@@ -53,6 +53,34 @@ def test_budgets_never_fall_with_acceptance(texts):
     """A better drafter may draft at least as much."""
     budgets = [settled(alpha, toy, texts) for alpha in (0.1, 0.3, 0.5, 0.7, 0.9)]
     assert budgets == sorted(budgets)
+
+
+def test_a_drafter_that_has_become_good_is_noticed_soon():
+    """After one try that succeeded the next ones follow at once, until the budget is drafted; failures end that."""
+    governor = Governor()
+    budget = governor.open("chain")
+    for rows in range(1, 17):
+        governor.costs.learn(rows, 1 + 0.12 * rows)
+    for k in ARMS[1:]:
+        for _ in range(4 * EXPLORATION):
+            budget.known.arms[k].learn(1.0, k, 0.0)
+    governor.last.rows = governor.last.texts = 1
+    budget.known.distance = budget.known.next_probe = LONGEST
+
+    def drafted(steps, kept):
+        """Steps of these in which something was drafted, of which `kept` tokens at the most were right."""
+        count = 0
+        for _ in range(steps):
+            k = budget.rows(8)
+            budget.verified(k, k, 1 + min(k, kept), 0.0)
+            count += k > 0
+        return count
+
+    assert drafted(LONGEST - 1, 8) == 0
+    drafted(64, 8)
+    assert drafted(32, 8) == 32
+    drafted(256, 0)
+    assert drafted(512, 0) <= 4
 
 
 def test_a_useless_drafter_is_not_asked():
