@@ -127,6 +127,7 @@ def in_turns(*sides: Decoding) -> float:
 
     One of them drafts at the most, as all draft from what was learned in this round.
     """
+    assert sum("draft" in side.given for side in sides) <= 1, "they would draft from what the others have learned"
     one = sides[0]
     one.lm.forget_drafts()  # or a round would find the texts of the one before in the drafters' tables
     for number, first in enumerate(range(0, len(one.texts), one.batch)):

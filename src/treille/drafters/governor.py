@@ -184,6 +184,7 @@ class Budgeting:
     def _decide(self, allowed: list[int]) -> tuple[int, int]:
         """A budget, and the steps for which it stands."""
         known, arms = self.known, self.known.arms
+        self._trying = False  # the last try may have come to a dead end, which nobody tells
         if not self._explored(allowed):
             return max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)]), 1
         best = self._best(allowed)

@@ -440,7 +440,8 @@ def split_context(pieces: Any, ends: Any, rows: Any, positions: Any, window: Any
     Returns:
         items: [I, 5] first slot, slots, begin and end in `seen`, first slot that any row sees (within the item).
         seen: [P, 2] row, first slot it sees (within the item).
-        offsets, parts: [R + 1] bounds of each row in [P] indices into `seen`, which are in the order of position.
+        offsets: [R + 1] bounds of each row in `parts`.
+        parts: [P] indices into `seen`, row by row, in the order of position.
         products: of a row with a key, in all items together.
     """
     most_items, most_seen = 0, 0

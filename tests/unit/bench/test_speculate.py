@@ -156,6 +156,25 @@ def test_rows_count_the_rounds_that_are_timed(lm, monkeypatch, tmp_path):
     assert row["extra"]["tau"] == (100 + 1000) / 2
 
 
+def test_what_plain_decoding_refuses_ends_the_run(lm, monkeypatch, tmp_path):
+    """A drafter that cannot be run is left out; without plain decoding there is nothing to compare with."""
+
+    class Refused:
+        """Cannot be run."""
+
+        def __init__(self, *_):
+            pass
+
+        def __call__(self):
+            raise ParameterError("temperature: no")
+
+    monkeypatch.setattr(speculate, "load", lambda *_, **__: lm)
+    monkeypatch.setattr(speculate, "Decoding", Refused)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError, match="temperature: no"):
+        speculate.main(["--quick", "--tasks", "lists", "--drafters", "prompt_lookup", "--batch", "1"])
+
+
 def test_sides_take_turns_batch_by_batch(lm, monkeypatch):
     """Each decodes every text once a round, the second one first in every other batch and round."""
     texts = task_texts(lm, "lists", 4, 4)
