@@ -208,8 +208,9 @@ def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window
     seeing = np.array([row for p in pieces for row in p.rows], np.int64)
     positions = plan.positions.numpy()
     items, seen, offsets, parts, products = kernel.split_context(bounds, ends, seeing, positions, window or 0)
-    queries, fresh = count * heads * width, 2 * count * kv_heads * width
-    floats = np.empty(queries + fresh + len(seen) * heads * (width + 2), np.float32)
+    wide = -(-width // kernel.LANES) * kernel.LANES
+    queries, fresh = count * heads * wide, 2 * count * kv_heads * width
+    floats = np.empty(queries + fresh + len(seen) * heads * (wide + 2), np.float32)
     tree = _tree(plan, window)
     scratch = address_of(floats)
     job = np.zeros(kernel.WORDS, np.int64)

@@ -20,7 +20,7 @@ from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload
 
 from treille.kernels.elementwise import exponential
-from treille.kernels.intrinsics import call_chunk
+from treille.kernels.intrinsics import LANES, call_chunk, dot_keys, weigh_rows
 from treille.kernels.team import CACHE, fork_join
 
 if TYPE_CHECKING:
@@ -28,17 +28,16 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # positions per unit of work
 TILE = 32  # positions held as float32 at once: keys and values of 64 positions and 64 dimensions fit the first cache
-LANES = 4  # keys per inner step
 FORK_ROWS = 4  # from here on rows are prepared and merged by the team; a row takes about a microsecond for both
 
 # Words of a job (int64): counts, flags and addresses. Shapes: R rows, H and K heads, D width, S slots, N rotated pairs,
-# I items, P entries of `seen`. First what all layers of a forward share:
+# W the width rounded up to a multiple of LANES, I items, P entries of `seen`. First what all layers of a forward share:
 ROWS, HEADS, KV_HEADS, WIDTH, ITEM_COUNT, SEEN_COUNT = range(6)
 TREE = 6  # int64 [R, 3]: slot, parent's row or -1, number of rows it sees going up from itself
 ITEMS, SEEN, OFFSETS, PARTS = range(7, 11)  # see `split_context`
-QUERIES = 11  # scratch, float32 [R, H, D]
+QUERIES = 11  # scratch, float32 [R, H, W], W: D rounded up to a multiple of LANES
 FRESH = 12  # scratch, float32 [2, R, K, D]: keys and values of the rows, rounded to the pool's type
-PARTIAL = 13  # scratch, float32 [P, H, D + 2]: weighted sum, maximum, sum of weights
+PARTIAL = 13  # scratch, float32 [P, H, W + 2]: weighted sum, maximum, sum of weights
 # Then what belongs to a layer:
 PAIRS, SLOTS = 14, 15
 KEYS = 16  # [K, S, D] float32, or uint16 that hold bfloat16 (HALF 0) or float16 (HALF 1)
@@ -154,51 +153,38 @@ def _prepare_head(
 
 
 @njit(fastmath=_FAST, forceinline=True)
-def _see_tile(q: Any, key: Any, value: Any, count: Any, softcap: Any, scores: Any, state: Any) -> None:
+def _see_tile(q: Any, key: Any, value: Any, wide: Any, count: Any, softcap: Any, scores: Any, state: Any) -> None:
     """Adds `count` positions to a head's running softmax.
 
     The loops start at a literal 0: from an unknown start numba must allow for negative indices, and nothing vectorises.
 
     Args:
-        q: [D].
-        key: [count + LANES, D], zero from `count` on.
+        q: Address of [W].
+        key: Address of [count + LANES, W], zero from `count` on.
         value: Like `key`.
+        wide: W, the width of a head rounded up to a multiple of LANES.
         count: Positions.
         softcap: 0 for none.
         scores: [TILE + LANES], scratch.
-        state: [D + 2]: weighted sum, maximum, sum of weights.
+        state: [W + 2]: weighted sum, maximum, sum of weights.
     """
-    width = q.shape[0]
-    top = state[width]
+    top, stride, at = state[wide], 4 * wide, scores.ctypes.data
     for j in range(0, count, LANES):
-        s0 = s1 = s2 = s3 = np.float32(0.0)
-        for d in range(width):
-            x = q[d]
-            s0 += x * key[j, d]
-            s1 += x * key[j + 1, d]
-            s2 += x * key[j + 2, d]
-            s3 += x * key[j + 3, d]
-        scores[j], scores[j + 1], scores[j + 2], scores[j + 3] = s0, s1, s2, s3
+        dot_keys(q, key + j * stride, stride, wide, at + 4 * j)
     if softcap > np.float32(0.0):
         for j in range(count):
             scores[j] = softcap * np.tanh(scores[j] / softcap)
     for j in range(count):
         top = scores[j] if scores[j] > top else top  # noqa: FURB136
-    kept = exponential(state[width] - top)
+    kept = exponential(state[wide] - top)
     total = np.float32(0.0)
     for j in range(count):
         scores[j] = exponential(scores[j] - top)
         total += scores[j]
-    for j in range(count, count + LANES):
-        scores[j] = np.float32(0.0)
-    state[width] = top
-    state[width + 1] = state[width + 1] * kept + total
-    for d in range(width):
-        state[d] *= kept
-    for j in range(0, count, LANES):
-        w0, w1, w2, w3 = scores[j], scores[j + 1], scores[j + 2], scores[j + 3]
-        for d in range(width):
-            state[d] += w0 * value[j, d] + w1 * value[j + 1, d] + w2 * value[j + 2, d] + w3 * value[j + 3, d]
+    scores[count] = np.float32(0.0)
+    state[wide] = top
+    state[wide + 1] = state[wide + 1] * kept + total
+    weigh_rows(at, value, stride, count + count % 2, wide, kept, state.ctypes.data)
 
 
 @njit(fastmath=_FAST)
@@ -206,16 +192,16 @@ def _see_unit(
     unit: Any, items: Any, seen: Any, q: Any, keys: Any, values: Any, half: Any, softcap: Any, partial: Any
 ) -> None:
     """Computes the partial results of one unit of work: item ``unit % I`` for kv head ``unit // I``."""
-    width, groups = q.shape[2], q.shape[1] // keys.shape[0]
-    key, value = np.empty((TILE + LANES, width), np.float32), np.empty((TILE + LANES, width), np.float32)
+    width, wide, groups = keys.shape[2], q.shape[2], q.shape[1] // keys.shape[0]
+    key, value = np.zeros((TILE + LANES, wide), np.float32), np.zeros((TILE + LANES, wide), np.float32)
     scores = np.empty(TILE + LANES, np.float32)
     head, item = unit // items.shape[0], unit % items.shape[0]
     start, size, first, last = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
     for s in range(first, last):
         for h in range(head * groups, (head + 1) * groups):
-            for d in range(width + 2):
+            for d in range(wide + 2):
                 partial[s, h, d] = np.float32(0.0)
-            partial[s, h, width] = -np.inf
+            partial[s, h, wide] = -np.inf
     for at in range(items[item, 4] // TILE * TILE, size, TILE):
         count = min(TILE, size - at)
         for j in range(count):
@@ -229,8 +215,18 @@ def _see_unit(
         for s in range(first, last):
             low = max(seen[s, 1] - at, 0)
             if low < count:
+                skipped = 4 * wide * low
                 for h in range(head * groups, (head + 1) * groups):
-                    _see_tile(q[seen[s, 0], h], key[low:], value[low:], count - low, softcap, scores, partial[s, h])
+                    _see_tile(
+                        q[seen[s, 0], h].ctypes.data,
+                        key.ctypes.data + skipped,
+                        value.ctypes.data + skipped,
+                        wide,
+                        count - low,
+                        softcap,
+                        scores,
+                        partial[s, h],
+                    )
 
 
 @njit(fastmath=_FAST)
@@ -238,7 +234,8 @@ def _merge_row(
     row: Any, tree: Any, offsets: Any, parts: Any, q: Any, fresh: Any, softcap: Any, partial: Any, out: Any
 ) -> None:
     """Merges the row's partial results with its ancestors in this forward and itself, into `out`."""
-    heads, width, groups, depth = q.shape[1], q.shape[2], q.shape[1] // fresh.shape[2], tree[row, 2]
+    heads, width, groups, depth = q.shape[1], fresh.shape[3], q.shape[1] // fresh.shape[2], tree[row, 2]
+    wide = q.shape[2]
     scores = np.empty(depth, np.float32)
     for h in range(heads):
         top = np.float32(-np.inf)
@@ -253,14 +250,14 @@ def _merge_row(
             top = score if score > top else top  # noqa: FURB136
             other = tree[other, 1]
         for i in range(offsets[row], offsets[row + 1]):
-            part = partial[parts[i], h, width]
+            part = partial[parts[i], h, wide]
             top = part if part > top else top  # noqa: FURB136
         total, result = np.float32(0.0), out[row, h * width : (h + 1) * width]
         for d in range(width):
             result[d] = np.float32(0.0)
         for i in range(offsets[row], offsets[row + 1]):
-            weight = exponential(partial[parts[i], h, width] - top)
-            total += weight * partial[parts[i], h, width + 1]
+            weight = exponential(partial[parts[i], h, wide] - top)
+            total += weight * partial[parts[i], h, wide + 1]
             for d in range(width):
                 result[d] += weight * partial[parts[i], h, d]
         other = row
@@ -272,6 +269,12 @@ def _merge_row(
             other = tree[other, 1]
         for d in range(width):
             result[d] /= total
+
+
+@njit(["int64(int64)"], forceinline=True, cache=CACHE)
+def _whole(width: Any) -> Any:
+    """W for a width D."""
+    return (width + LANES - 1) // LANES * LANES
 
 
 def _pointer_to(element: Any) -> Callable[..., Any]:
@@ -298,7 +301,7 @@ def _prepare(row: Any, job: Any, keys: Any, values: Any) -> None:
     q_weight = carray(_floats(job[Q_WEIGHT]), (width if job[Q_WEIGHT] != 0 else 0,))
     k_weight = carray(_floats(job[K_WEIGHT]), (width if job[K_WEIGHT] != 0 else 0,))
     cos, sin = carray(_floats(job[COS]), (count, pairs)), carray(_floats(job[SIN]), (count, pairs))
-    q = carray(_floats(job[QUERIES]), (count, heads, width))
+    q = carray(_floats(job[QUERIES]), (count, heads, _whole(width)))
     fresh = carray(_floats(job[FRESH]), (2, count, kv_heads, width))
     slot, half = carray(_integers(job[TREE]), (count, 3))[row, 0], job[HALF] != 0
     numbers = carray(_floats(job[NUMBERS]), (3,))
@@ -307,6 +310,8 @@ def _prepare(row: Any, job: Any, keys: Any, values: Any) -> None:
         _prepare_head(qkv, row, h * width, width, q_weight, eps, cos, sin, q[row, h])
         for d in range(width):
             q[row, h, d] *= scale
+        for d in range(width, q.shape[2]):
+            q[row, h, d] = np.float32(0.0)
     for h in range(kv_heads):
         _prepare_head(qkv, row, (heads + h) * width, width, k_weight, eps, cos, sin, fresh[0, row, h])
         at = (heads + kv_heads + h) * width
@@ -326,12 +331,12 @@ def _see(unit: Any, job: Any, keys: Any, values: Any) -> None:
         unit,
         carray(_integers(job[ITEMS]), (job[ITEM_COUNT], 5)),
         carray(_integers(job[SEEN]), (job[SEEN_COUNT], 2)),
-        carray(_floats(job[QUERIES]), (job[ROWS], job[HEADS], job[WIDTH])),
+        carray(_floats(job[QUERIES]), (job[ROWS], job[HEADS], _whole(job[WIDTH]))),
         keys,
         values,
         job[HALF] != 0,
         carray(_floats(job[NUMBERS]), (3,))[2],
-        carray(_floats(job[PARTIAL]), (job[SEEN_COUNT], job[HEADS], job[WIDTH] + 2)),
+        carray(_floats(job[PARTIAL]), (job[SEEN_COUNT], job[HEADS], _whole(job[WIDTH]) + 2)),
     )
 
 
@@ -367,10 +372,10 @@ def _merge(row: Any, address: Any) -> None:
         carray(_integers(job[TREE]), (count, 3)),
         carray(_integers(job[OFFSETS]), (count + 1,)),
         carray(_integers(job[PARTS]), (job[SEEN_COUNT],)),
-        carray(_floats(job[QUERIES]), (count, heads, width)),
+        carray(_floats(job[QUERIES]), (count, heads, _whole(width))),
         carray(_floats(job[FRESH]), (2, count, kv_heads, width)),
         carray(_floats(job[NUMBERS]), (3,))[2],
-        carray(_floats(job[PARTIAL]), (job[SEEN_COUNT], heads, width + 2)),
+        carray(_floats(job[PARTIAL]), (job[SEEN_COUNT], heads, _whole(width) + 2)),
         carray(_floats(job[OUT]), (count, heads * width)),
     )
 

@@ -142,15 +142,30 @@ def _multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) 
     return builder.call(function, [a, b, c])
 
 
-def _sum_lanes(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
-    """The sum of the lanes by halving: (0+4)+(2+6) and so on, in an order that is written, not chosen by LLVM."""
-    lanes = LANES
-    while lanes > 1:
-        lanes //= 2
-        halves = [ir.Constant(ir.VectorType(_I32, lanes), list(range(at, at + lanes))) for at in (0, lanes)]
-        low, high = (builder.shuffle_vector(vector, vector, half) for half in halves)
-        vector = builder.fadd(low, high)
-    return builder.extract_element(vector, ir.Constant(_I32, 0))
+def _shuffle(builder: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: Sequence[int]) -> ir.Value:
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_I32, LANES), list(lanes)))
+
+
+# Each stage adds the halves of what is left of two sums and keeps both results in one vector: lanes of the halves.
+_HALVES = (
+    ((0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
+    ((0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
+    ((0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)),
+)
+
+
+def _sum_lanes(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+    """The sums of the lanes of up to eight vectors each, by halving: (0+4)+(2+6) and so on, in an order that is written.
+
+    The sums of eight vectors take 21 instructions; they stand in one vector, that of the vector i in lane `_LANE[i]`.
+    """
+    for low, high in _HALVES:
+        pairs = [(vectors[at], vectors[min(at + 1, len(vectors) - 1)]) for at in range(0, len(vectors), 2)]
+        vectors = [builder.fadd(_shuffle(builder, *pair, low), _shuffle(builder, *pair, high)) for pair in pairs]
+    return list(vectors)
+
+
+_LANE = [4 * (at & 1) + (at >> 1 & 1) + 2 * (at >> 2 & 1) for at in range(LANES)]
 
 
 def _prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
@@ -217,8 +232,10 @@ def _emit_tile(builder: ir.IRBuilder, shape: tuple[int, int], element: Any, args
     _accumulate(builder, sums, (zero, lines), (at, wt), element, LANES, steps, ahead)
     _accumulate(builder, sums, (lines, whole), (at, wt), element, LANES)
     scalars = [cgutils.alloca_once(builder, _F32) for _ in range(count)]
-    for place, total in zip(sums, scalars, strict=True):
-        builder.store(_sum_lanes(builder, builder.load(place)), total)
+    totals = _sum_lanes(builder, [builder.load(place) for place in sums])
+    for index, total in enumerate(scalars):
+        lane = ir.Constant(_I32, _LANE[index % LANES])
+        builder.store(builder.extract_element(totals[index // LANES], lane), total)
     _accumulate(builder, scalars, (whole, inner), (at, wt), element, 1)
     for row in range(rows):
         line = builder.add(out, builder.mul(out_stride, ir.Constant(_I64, row)))
@@ -259,3 +276,86 @@ def dot_tile(
 
     addresses = (types.int64,) * 7
     return types.void(rows, columns, element, *addresses), codegen
+
+
+@intrinsic
+def dot_keys(
+    _typing: Any, query: Any, key: Any, stride: Any, width: Any, out: Any
+) -> tuple[Any, Codegen]:
+    """Writes the products of a float32 query with eight float32 keys that stand `stride` bytes apart.
+
+    out[j] = sum over d < width of query[d] * key[j, d]; `width` is a multiple of 8. Addresses and strides are in bytes.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, _signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        query, key, stride, width, out = args
+        vector = ir.VectorType(_F32, LANES)
+        # Key j is summed as the vector whose sum ends in lane j.
+        rows = [builder.add(key, builder.mul(stride, ir.Constant(_I64, lane))) for lane in _LANE]
+        sums = [cgutils.alloca_once(builder, vector) for _ in rows]
+        for place in sums:
+            builder.store(ir.Constant(vector, [0.0] * LANES), place)
+        _accumulate(builder, sums, (ir.Constant(_I64, 0), width), ([query], rows), types.float32, LANES)
+        total, = _sum_lanes(builder, [builder.load(place) for place in sums])
+        builder.store(total, _pointer(builder, out, vector), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 5), codegen
+
+
+def _weigh_block(
+    builder: ir.IRBuilder, places: tuple[ir.Value, ir.Value, ir.Value, ir.Value], count: ir.Value, scale: ir.Value, vectors: int
+) -> None:
+    """Emits `weigh_rows` for `vectors` vectors of 8 columns: even and odd rows are summed apart."""
+    weights, rows, stride, out = places
+    vector = ir.VectorType(_F32, LANES)
+    splat = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
+
+    def spread(value: ir.Value) -> ir.Value:
+        return builder.shuffle_vector(
+            builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0)), ir.Constant(vector, ir.Undefined), splat
+        )
+
+    def at(base: ir.Value, index: int) -> ir.Value:
+        return _pointer(builder, builder.add(base, ir.Constant(_I64, 4 * LANES * index)), vector)
+
+    sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(2)]
+    scales = spread(scale)
+    for index in range(vectors):
+        builder.store(builder.fmul(builder.load(at(out, index), align=4), scales), sums[0][index])
+        builder.store(ir.Constant(vector, [0.0] * LANES), sums[1][index])
+    with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), count, ir.Constant(_I64, 2), intp=_I64) as (start, _):
+        for odd in range(2):
+            row = builder.add(start, ir.Constant(_I64, odd))
+            weight = spread(builder.load(_pointer(builder, builder.add(weights, builder.mul(row, ir.Constant(_I64, 4))), _F32)))
+            base = builder.add(rows, builder.mul(row, stride))
+            for index in range(vectors):
+                place = sums[odd][index]
+                value = builder.load(at(base, index), align=4)
+                builder.store(_multiply_add(builder, weight, value, builder.load(place)), place)
+    for index in range(vectors):
+        builder.store(builder.fadd(builder.load(sums[0][index]), builder.load(sums[1][index])), at(out, index), align=4)
+
+
+@intrinsic
+def weigh_rows(
+    _typing: Any, weights: Any, rows: Any, stride: Any, count: Any, width: Any, scale: Any, out: Any
+) -> tuple[Any, Codegen]:
+    """out[d] = scale * out[d] + sum over j < count of weights[j] * rows[j, d], all float32.
+
+    `count` is even, `width` a multiple of 8; rows stand `stride` bytes apart. Addresses are in bytes.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, _signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        weights, rows, stride, count, width, scale, out = args
+        whole = builder.and_(width, ir.Constant(_I64, -4 * LANES))
+        for bounds, vectors in (((ir.Constant(_I64, 0), whole), 4), ((whole, width), 1)):
+            step = ir.Constant(_I64, vectors * LANES)
+            with cgutils.for_range_slice(builder, *bounds, step, intp=_I64) as (column, _):
+                offset = builder.mul(column, ir.Constant(_I64, 4))
+                places = (weights, builder.add(rows, offset), stride, builder.add(out, offset))
+                _weigh_block(builder, places, count, scale, vectors)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(integer, integer, integer, integer, integer, types.float32, integer), codegen
