@@ -215,7 +215,7 @@ def _accumulate(
 
 def _emit_tile(builder: ir.IRBuilder, shape: tuple[int, int], element: Any, args: Sequence[ir.Value]) -> None:
     """Emits the whole tile: vector loop, sum of the lanes, scalar loop over the rest of k, stores."""
-    x, x_stride, w, w_stride, inner, out, out_stride = args
+    x, x_stride, w, w_stride, inner, out, out_stride, ahead = args
     rows, columns = shape
     count = rows * columns
     at = [builder.add(x, builder.mul(x_stride, ir.Constant(_I64, row))) for row in range(rows)]
@@ -228,7 +228,6 @@ def _emit_tile(builder: ir.IRBuilder, shape: tuple[int, int], element: Any, args
         builder.store(ir.Constant(vector, [0.0] * LANES), place)
     steps = _LINE // (LANES * _ELEMENTS[element][1])
     lines = builder.and_(inner, ir.Constant(_I64, -LANES * steps))
-    ahead = builder.mul(w_stride, ir.Constant(_I64, columns))
     _accumulate(builder, sums, (zero, lines), (at, wt), element, LANES, steps, ahead)
     _accumulate(builder, sums, (lines, whole), (at, wt), element, LANES)
     scalars = [cgutils.alloca_once(builder, _F32) for _ in range(count)]
@@ -257,6 +256,7 @@ def dot_tile(
     inner: Any,
     out: Any,
     out_stride: Any,
+    ahead: Any,
 ) -> tuple[Any, Codegen]:
     """Writes the products of `rows` activation rows with `columns` weight rows, all sums held in registers.
 
@@ -265,7 +265,8 @@ def dot_tile(
     depends on which other rows or columns are computed with it.
 
     `rows` and `columns` are literals; the type of `element` names the weight format (uint16: bfloat16, int16:
-    float16, float32); addresses and strides are in bytes.
+    float16, float32); addresses and strides are in bytes. As many bytes of weights as are read are also asked for at
+    `w + ahead`, which need not exist.
     """
     shape = (rows.literal_value, columns.literal_value)
     weight_format = types.unliteral(element)
@@ -274,7 +275,7 @@ def dot_tile(
         _emit_tile(builder, shape, weight_format, args[3:])
         return context.get_dummy_value()
 
-    addresses = (types.int64,) * 7
+    addresses = (types.int64,) * 8
     return types.void(rows, columns, element, *addresses), codegen
 
 

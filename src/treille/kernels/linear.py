@@ -48,15 +48,31 @@ _PLAIN, _ADD, _ACTIVATE, _GATE = range(4)
 # The words of a job, int64 each; addresses, counts, and float32 as their bits. The words from _X on change per call.
 (
     _WEIGHT, _ROW_BYTES, _BIAS, _INNER, _OUTER, _WIDTH, _MODE, _ACTIVATION,
-    _NORM, _NORM_WEIGHT, _NORM_BIAS, _NORM_EPS,
+    _NORM, _NORM_WEIGHT, _NORM_BIAS, _NORM_EPS, _NEXT,
     _X, _ROWS, _OUT, _BASE, _SCALE, _RAW,
-) = (8 * word for word in range(18))  # fmt: skip
-_WORDS = 18
+) = (8 * word for word in range(19))  # fmt: skip
+_WORDS = 19
 
 
 @njit(cache=CACHE)
-def _products(element, x, x_stride, rows, w, w_stride, columns, inner, out, out_stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """out[r, c] = x[r] . w[c]: blocks of at most four rows, whose inputs stay in the first-level cache."""
+def _ahead(block, c, step, columns, w_stride, following):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Bytes from the weights of column `c` to what the memory shall bring meanwhile.
+
+    The first rows of a chunk read its weights from memory, so the next `step` columns are asked for; the last of them
+    ask for the beginning of the chunk that this thread will probably claim next, and the rows after the first, whose
+    weights are in the cache, for the rest of it: products and memory work at the same time.
+    """
+    if block > 0:
+        return following
+    return step * w_stride if c + 2 * step <= columns else following - c * w_stride
+
+
+@njit(cache=CACHE)
+def _products(element, x, x_stride, rows, w, w_stride, columns, inner, out, out_stride, following):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """out[r, c] = x[r] . w[c]: blocks of at most four rows, whose inputs stay in the first-level cache.
+
+    `following`: bytes from these weights to those of the chunk that this thread will probably claim next.
+    """
     blocks = (rows + 3) // 4
     row = 0
     for block in range(blocks):
@@ -64,31 +80,39 @@ def _products(element, x, x_stride, rows, w, w_stride, columns, inner, out, out_
         xa, oa, c = x + row * x_stride, out + row * out_stride, 0
         if high == 1:
             while c + 4 <= columns:
-                dot_tile(1, 4, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 4, columns, w_stride, following), w + c * w_stride
+                dot_tile(1, 4, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 4
             while c < columns:
-                dot_tile(1, 1, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 1, columns, w_stride, following), w + c * w_stride
+                dot_tile(1, 1, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 1
         elif high == 2:
             while c + 4 <= columns:
-                dot_tile(2, 4, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 4, columns, w_stride, following), w + c * w_stride
+                dot_tile(2, 4, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 4
             while c < columns:
-                dot_tile(2, 1, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 1, columns, w_stride, following), w + c * w_stride
+                dot_tile(2, 1, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 1
         elif high == 3:
             while c + 3 <= columns:
-                dot_tile(3, 3, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 3, columns, w_stride, following), w + c * w_stride
+                dot_tile(3, 3, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 3
             while c < columns:
-                dot_tile(3, 1, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 1, columns, w_stride, following), w + c * w_stride
+                dot_tile(3, 1, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 1
         else:
             while c + 3 <= columns:
-                dot_tile(4, 3, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 3, columns, w_stride, following), w + c * w_stride
+                dot_tile(4, 3, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 3
             while c < columns:
-                dot_tile(4, 1, element, xa, x_stride, w + c * w_stride, w_stride, inner, oa + 4 * c, out_stride)
+                ahead, wa = _ahead(block, c, 1, columns, w_stride, following), w + c * w_stride
+                dot_tile(4, 1, element, xa, x_stride, wa, w_stride, inner, oa + 4 * c, out_stride, ahead)
                 c += 1
         row += high
 
@@ -107,11 +131,12 @@ def _chunk(element, chunk, job):  # type: ignore[no-untyped-def]  # noqa: ANN001
     columns = min(width, outer - first)
     x, w, w_stride = load_int(job + _X), load_int(job + _WEIGHT), load_int(job + _ROW_BYTES)
     bias, out, out_stride = load_int(job + _BIAS), load_int(job + _OUT) + 4 * first, 4 * outer
-    _products(element, x, 4 * inner, rows, w + first * w_stride, w_stride, columns, inner, out, out_stride)
+    following = load_int(job + _NEXT)
+    _products(element, x, 4 * inner, rows, w + first * w_stride, w_stride, columns, inner, out, out_stride, following)
     raw = load_int(job + _RAW) + 4 * first
     if mode == _GATE:
         w += (outer + first) * w_stride
-        _products(element, x, 4 * inner, rows, w, w_stride, columns, inner, raw, out_stride)
+        _products(element, x, 4 * inner, rows, w, w_stride, columns, inner, raw, out_stride, following)
     for row in range(rows):
         line = out + row * out_stride
         if bias != 0:
@@ -289,6 +314,7 @@ class LinearJob:
         self._set(_WEIGHT, linear.weight.data_ptr(), row_bytes)
         self._set(_BIAS, 0 if linear.bias is None else linear.bias.data_ptr())
         self._set(_INNER, linear.inputs, outputs, width, mode, activation)
+        self._set(_NEXT, (self._team.helpers + 1) * width * row_bytes)
         if norm is not None:
             shift = 0 if norm.bias is None else norm.bias.data_ptr()
             self._set(_NORM, norm.kind, norm.weight.data_ptr(), shift, _bits(norm.eps))
