@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from treille.attention.plan import AttentionPlan
 
-FORK_PRODUCTS = 2000  # products of a query with a key, about 10 ns each: below, one thread is faster than a team
+FORK_PRODUCTS = 800  # products of a query with a key, about 5 ns each: below, one thread is faster than a team
 POOL_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -29,7 +29,7 @@ class Schedule:
 
     job: NDArray[np.int64]
     units: int  # of context
-    short: bool  # the units together take less than about 20 microseconds
+    short: bool  # the units together take less than about 4 microseconds
     kept: tuple[NDArray[Any], ...]  # what the job's addresses point to
 
 
