@@ -17,8 +17,9 @@ from treille.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Whitespace = Literal["any", "compact"] | int
+Whitespace = Literal["usual", "any", "compact"] | int
 _BLANKS = r"[\x20\x0A\x0D\x09]"
+_USUAL = r"(\x20|\x0D?\x0A[\x20\x09]{0,32})?"
 _NO_UNICODE = 'nrbtf\\"'
 """The escapes that JSON strings may hold, without those of characters by number."""
 _KEPT = 64
@@ -48,7 +49,7 @@ class Settings:
         registry: further documents by URI, as JSON.
     """
 
-    whitespace: Whitespace = 32
+    whitespace: Whitespace = "usual"
     ordered: bool = True
     strict: bool = True
     formats: bool = True
@@ -120,6 +121,8 @@ def with_options(schema: Any, whitespace: Whitespace, *, checked: bool = False) 
         options = {"json_allowed_escapes": _NO_UNICODE}
     if whitespace == "compact":
         options["whitespace_flexible"] = False
+    elif whitespace == "usual":
+        options["whitespace_pattern"] = _USUAL
     elif whitespace != "any":
         options["whitespace_pattern"] = f"{_BLANKS}{{0,{whitespace}}}"
     return {**schema, "x-guidance": options}

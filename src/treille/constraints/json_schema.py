@@ -23,7 +23,6 @@ from treille.constraints.layered import LayeredConstraint, dead_from_the_start
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
-_DEFAULT_WHITESPACE = 32
 _MOST_WHITESPACE = 1000
 
 
@@ -139,7 +138,7 @@ class JsonSchema(GrammarSource):
 def json_schema(
     schema: Any,
     *,
-    whitespace: Whitespace = _DEFAULT_WHITESPACE,
+    whitespace: Whitespace = "usual",
     ordered: bool = True,
     strict: bool = True,
     formats: bool = True,
@@ -149,8 +148,9 @@ def json_schema(
 
     Args:
         schema: A dict or a bool, the path of a file, or a pydantic model class.
-        whitespace: Characters of whitespace that may stand in one place between the parts of a document: a number,
-            ``"any"``, or ``"compact"``, which is none.
+        whitespace: What may stand in one place between the parts of a document: ``"usual"``, which is nothing, one
+            space, or a line break with up to 32 spaces or tabs after it (a model that likes blank lines would fill the
+            text with them); a number of characters of whitespace; ``"any"``; or ``"compact"``, which is none.
         ordered: Properties come in the order in which the schema lists them, and the values of `const` and `enum` are
             spelled as there, which is fast. False: every order and spelling of a valid document.
         strict: A keyword that cannot be enforced is an error. False: it is left out, and the output's
@@ -161,11 +161,11 @@ def json_schema(
     Raises:
         ParameterError: It is not a schema, or cannot be read.
     """
-    if whitespace not in ("any", "compact") and (
+    if whitespace not in ("usual", "any", "compact") and (
         type(whitespace) is not int or not 0 <= whitespace <= _MOST_WHITESPACE
     ):
         raise ParameterError(
-            f"whitespace={whitespace!r}: give a number from 0 to {_MOST_WHITESPACE}, 'any', or 'compact'"
+            f"whitespace={whitespace!r}: give 'usual', a number from 0 to {_MOST_WHITESPACE}, 'any', or 'compact'"
         )
     model = schema if hasattr(schema, "model_json_schema") and hasattr(schema, "model_validate_json") else None
     if model is not None:
@@ -181,7 +181,7 @@ def json_schema(
     return JsonSchema(_written(schema), settings, model=model)
 
 
-def json_object(*, whitespace: Whitespace = _DEFAULT_WHITESPACE) -> JsonSchema:
+def json_object(*, whitespace: Whitespace = "usual") -> JsonSchema:
     """Any JSON object.
 
     Args:

@@ -94,6 +94,18 @@ def test_json_schema_whitespace() -> None:
         assert [accepts(constraint, text) for text in texts] == [index < count for index in range(4)]
 
 
+def test_usual_whitespace() -> None:
+    """What formatters write is accepted, indented by spaces or tabs; blank lines and wide gaps are not."""
+    value = {"a": [1, {"b": {}, "c": []}], "d": "x"}
+    constraint = json_schema({"type": "object"}).compile(VOCABULARY)
+    for indent in (None, 0, 1, 4, "\t"):
+        assert accepts(constraint, json.dumps(value, indent=indent))
+        assert accepts(constraint, json.dumps(value, indent=indent).replace("\n", "\r\n"))
+    assert accepts(constraint, json.dumps(value, separators=(",", ":")))
+    for text in ('{"a":  1}', '{\n\n"a": 1}', '{"a":\t1}', '{\n' + 33 * " " + '"a": 1}', ' {"a": 1}', '{"a": 1}\n'):
+        assert not accepts(constraint, text), text
+
+
 def test_json_object() -> None:
     """Any object, and nothing else."""
     constraint = json_object().compile(VOCABULARY)
@@ -152,7 +164,7 @@ def test_sources_are_values() -> None:
         (lambda: json_schema({"const": float("nan")}), "not JSON"),
         (lambda: json_schema({"const": object()}), "not JSON"),
         (lambda: json_schema({"enum": ["\ud800"]}), "half of a surrogate pair"),
-        (lambda: json_schema({}, whitespace=-1), "whitespace=-1: give a number"),
+        (lambda: json_schema({}, whitespace=-1), "whitespace=-1: give 'usual', a number"),
         (lambda: json_schema({"not": {}}).compile(VOCABULARY), "^json_schema: "),
         (lambda: json_schema({"$ref": "#"}).compile(VOCABULARY), "no text that this vocabulary can spell"),
         (lambda: regex("a").compile(VOCABULARY, "exact"), "tokenization='exact': known are any, canonical"),
