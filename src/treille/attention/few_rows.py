@@ -11,6 +11,7 @@ import torch
 
 from treille.errors import ParameterError
 from treille.kernels import attention as kernel
+from treille.kernels.intrinsics import LANES
 from treille.kernels.team import shared_team
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def _schedule(plan: AttentionPlan, heads: int, kv_heads: int, width: int, window
     seeing = np.array([row for p in pieces for row in p.rows], np.int64)
     positions = plan.positions.numpy()
     items, seen, offsets, parts, products = kernel.split_context(bounds, ends, seeing, positions, window or 0)
-    wide = -(-width // kernel.LANES) * kernel.LANES
+    wide = -(-width // LANES) * LANES
     queries, fresh = count * heads * wide, 2 * count * kv_heads * width
     floats = np.empty(queries + fresh + len(seen) * heads * (wide + 2), np.float32)
     tree = _tree(plan, window)

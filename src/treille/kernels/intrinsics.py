@@ -1,5 +1,5 @@
 # ruff: noqa: ARG001 - an intrinsic names its arguments for numba; the code reads the values it is given
-"""LLVM building blocks of the CPU kernels: raw memory, atomics, and the register tile of the matrix product.
+"""LLVM building blocks of the CPU kernels: raw memory, atomics, and the register tiles of products and of attention.
 
 Numba has no type for bfloat16, no CPU atomics, and leaves the order of a vectorised sum to LLVM. The few instructions
 that need a guarantee are therefore written out here; everything else in this package is plain numba. Addresses are
@@ -25,6 +25,7 @@ LANES = 8  # float32 lanes of one accumulator; fixed, so that sums have one orde
 
 _F32 = ir.FloatType()
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_F32, LANES)
 _ELEMENTS: dict[Any, tuple[ir.Type, int]] = {  # stored type and bytes of each weight format
     types.uint16: (_I16, 2),  # bfloat16: the upper half of a float32
     types.int16: (ir.HalfType(), 2),  # float16
@@ -155,9 +156,9 @@ _HALVES = (
 
 
 def _sum_lanes(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> list[ir.Value]:
-    """The sums of the lanes of up to eight vectors each, by halving: (0+4)+(2+6) and so on, in an order that is written.
+    """The sums of the lanes of each vector by halving: (0+4)+(2+6) and so on, in an order that is written, not LLVM's.
 
-    The sums of eight vectors take 21 instructions; they stand in one vector, that of the vector i in lane `_LANE[i]`.
+    Those of eight vectors take 21 instructions and come in one vector: the sum of vector i in lane `_LANE[i]`.
     """
     for low, high in _HALVES:
         pairs = [(vectors[at], vectors[min(at + 1, len(vectors) - 1)]) for at in range(0, len(vectors), 2)]
@@ -220,12 +221,11 @@ def _emit_tile(builder: ir.IRBuilder, shape: tuple[int, int], element: Any, args
     count = rows * columns
     at = [builder.add(x, builder.mul(x_stride, ir.Constant(_I64, row))) for row in range(rows)]
     wt = [builder.add(w, builder.mul(w_stride, ir.Constant(_I64, column))) for column in range(columns)]
-    vector = ir.VectorType(_F32, LANES)
-    zero = ir.Constant(_I64, 0)
+    zero, zeros = ir.Constant(_I64, 0), ir.Constant(_VECTOR, [0.0] * LANES)
     whole = builder.and_(inner, ir.Constant(_I64, -LANES))
-    sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES)) for _ in range(count)]
-    for place in sums:  # the entry block's value is not enough: a tile stands inside a loop
-        builder.store(ir.Constant(vector, [0.0] * LANES), place)
+    sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]
+    for place in sums:
+        builder.store(zeros, place)
     steps = _LINE // (LANES * _ELEMENTS[element][1])
     lines = builder.and_(inner, ir.Constant(_I64, -LANES * steps))
     _accumulate(builder, sums, (zero, lines), (at, wt), element, LANES, steps, ahead)
@@ -280,62 +280,58 @@ def dot_tile(
 
 
 @intrinsic
-def dot_keys(
-    _typing: Any, query: Any, key: Any, stride: Any, width: Any, out: Any
-) -> tuple[Any, Codegen]:
+def dot_keys(_typing: Any, query: Any, key: Any, stride: Any, width: Any, out: Any) -> tuple[Any, Codegen]:
     """Writes the products of a float32 query with eight float32 keys that stand `stride` bytes apart.
 
-    out[j] = sum over d < width of query[d] * key[j, d]; `width` is a multiple of 8. Addresses and strides are in bytes.
+    out[j] = sum over d < width of query[d] * key[j, d]; `width` is a multiple of LANES. Addresses are in bytes.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, _signature: Any, args: Sequence[ir.Value]) -> ir.Value:
         query, key, stride, width, out = args
-        vector = ir.VectorType(_F32, LANES)
-        # Key j is summed as the vector whose sum ends in lane j.
-        rows = [builder.add(key, builder.mul(stride, ir.Constant(_I64, lane))) for lane in _LANE]
-        sums = [cgutils.alloca_once(builder, vector) for _ in rows]
+        zeros = ir.Constant(_VECTOR, [0.0] * LANES)
+        # Key j is summed as the vector whose sum comes to lane j.
+        keys = [builder.add(key, builder.mul(stride, ir.Constant(_I64, lane))) for lane in _LANE]
+        sums = [cgutils.alloca_once(builder, _VECTOR) for _ in keys]
         for place in sums:
-            builder.store(ir.Constant(vector, [0.0] * LANES), place)
-        _accumulate(builder, sums, (ir.Constant(_I64, 0), width), ([query], rows), types.float32, LANES)
-        total, = _sum_lanes(builder, [builder.load(place) for place in sums])
-        builder.store(total, _pointer(builder, out, vector), align=4)
+            builder.store(zeros, place)
+        _accumulate(builder, sums, (ir.Constant(_I64, 0), width), ([query], keys), types.float32, LANES)
+        (total,) = _sum_lanes(builder, [builder.load(place) for place in sums])
+        builder.store(total, _pointer(builder, out, _VECTOR), align=4)
         return context.get_dummy_value()
 
     return types.void(*(types.int64,) * 5), codegen
 
 
-def _weigh_block(
-    builder: ir.IRBuilder, places: tuple[ir.Value, ir.Value, ir.Value, ir.Value], count: ir.Value, scale: ir.Value, vectors: int
+def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """A vector of which every lane is `value`."""
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(_I32, 0))
+    return _shuffle(builder, first, nothing, [0] * LANES)
+
+
+def _weigh_columns(
+    builder: ir.IRBuilder, places: Sequence[ir.Value], count: ir.Value, scale: ir.Value, vectors: int
 ) -> None:
-    """Emits `weigh_rows` for `vectors` vectors of 8 columns: even and odd rows are summed apart."""
+    """Emits `weigh_rows` for as many vectors of columns: even and odd rows are summed apart, for more sums at once."""
     weights, rows, stride, out = places
-    vector = ir.VectorType(_F32, LANES)
-    splat = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
-
-    def spread(value: ir.Value) -> ir.Value:
-        return builder.shuffle_vector(
-            builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0)), ir.Constant(vector, ir.Undefined), splat
-        )
-
-    def at(base: ir.Value, index: int) -> ir.Value:
-        return _pointer(builder, builder.add(base, ir.Constant(_I64, 4 * LANES * index)), vector)
-
-    sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(2)]
-    scales = spread(scale)
-    for index in range(vectors):
-        builder.store(builder.fmul(builder.load(at(out, index), align=4), scales), sums[0][index])
-        builder.store(ir.Constant(vector, [0.0] * LANES), sums[1][index])
-    with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), count, ir.Constant(_I64, 2), intp=_I64) as (start, _):
-        for odd in range(2):
-            row = builder.add(start, ir.Constant(_I64, odd))
-            weight = spread(builder.load(_pointer(builder, builder.add(weights, builder.mul(row, ir.Constant(_I64, 4))), _F32)))
-            base = builder.add(rows, builder.mul(row, stride))
-            for index in range(vectors):
-                place = sums[odd][index]
-                value = builder.load(at(base, index), align=4)
+    columns = [ir.Constant(_I64, 4 * LANES * index) for index in range(vectors)]
+    targets = [_pointer(builder, builder.add(out, column), _VECTOR) for column in columns]
+    sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in columns] for _ in range(2)]
+    for target, even, odd in zip(targets, *sums, strict=True):
+        builder.store(builder.fmul(builder.load(target, align=4), _spread(builder, scale)), even)
+        builder.store(ir.Constant(_VECTOR, [0.0] * LANES), odd)
+    zero, two = ir.Constant(_I64, 0), ir.Constant(_I64, 2)
+    with cgutils.for_range_slice(builder, zero, count, two, intp=_I64) as (start, _):
+        for parity in range(2):
+            row = builder.add(start, ir.Constant(_I64, parity))
+            weight_at = builder.add(weights, builder.mul(row, ir.Constant(_I64, 4)))
+            weight = _spread(builder, builder.load(_pointer(builder, weight_at, _F32)))
+            first = builder.add(rows, builder.mul(row, stride))
+            for column, place in zip(columns, sums[parity], strict=True):
+                value = builder.load(_pointer(builder, builder.add(first, column), _VECTOR), align=4)
                 builder.store(_multiply_add(builder, weight, value, builder.load(place)), place)
-    for index in range(vectors):
-        builder.store(builder.fadd(builder.load(sums[0][index]), builder.load(sums[1][index])), at(out, index), align=4)
+    for target, even, odd in zip(targets, *sums, strict=True):
+        builder.store(builder.fadd(builder.load(even), builder.load(odd)), target, align=4)
 
 
 @intrinsic
@@ -344,19 +340,19 @@ def weigh_rows(
 ) -> tuple[Any, Codegen]:
     """out[d] = scale * out[d] + sum over j < count of weights[j] * rows[j, d], all float32.
 
-    `count` is even, `width` a multiple of 8; rows stand `stride` bytes apart. Addresses are in bytes.
+    `count` is even, `width` a multiple of LANES; rows stand `stride` bytes apart. Addresses are in bytes.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, _signature: Any, args: Sequence[ir.Value]) -> ir.Value:
         weights, rows, stride, count, width, scale, out = args
         whole = builder.and_(width, ir.Constant(_I64, -4 * LANES))
-        for bounds, vectors in (((ir.Constant(_I64, 0), whole), 4), ((whole, width), 1)):
+        for begin, end, vectors in ((ir.Constant(_I64, 0), whole, 4), (whole, width, 1)):
             step = ir.Constant(_I64, vectors * LANES)
-            with cgutils.for_range_slice(builder, *bounds, step, intp=_I64) as (column, _):
+            with cgutils.for_range_slice(builder, begin, end, step, intp=_I64) as (column, _):
                 offset = builder.mul(column, ir.Constant(_I64, 4))
                 places = (weights, builder.add(rows, offset), stride, builder.add(out, offset))
-                _weigh_block(builder, places, count, scale, vectors)
+                _weigh_columns(builder, places, count, scale, vectors)
         return context.get_dummy_value()
 
-    integer = types.int64
-    return types.void(integer, integer, integer, integer, integer, types.float32, integer), codegen
+    addresses = (types.int64,) * 5
+    return types.void(*addresses, types.float32, types.int64), codegen

@@ -61,9 +61,10 @@ def test_the_fused_call_is_its_parts(dtype, pairs, norm):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_one_row_at_a_time_is_one_pass(dtype):
+@pytest.mark.parametrize("width", [6, 16, 44, 72])
+def test_one_row_at_a_time_is_one_pass(dtype, width):
     """Rows computed one by one, each reading the others from the pool, get what one block of them gets."""
-    rows, heads, kv_heads, width = 9, 4, 2, 16
+    rows, heads, kv_heads = 41, 4, 2
     generator = torch.Generator().manual_seed(1)
     qkv = torch.randn(rows, (heads + 2 * kv_heads) * width, generator=generator)
     layer = FewRowsAttention(heads=heads, kv_heads=kv_heads, width=width, scale=0.25)

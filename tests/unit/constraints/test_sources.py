@@ -102,7 +102,7 @@ def test_usual_whitespace() -> None:
         assert accepts(constraint, json.dumps(value, indent=indent))
         assert accepts(constraint, json.dumps(value, indent=indent).replace("\n", "\r\n"))
     assert accepts(constraint, json.dumps(value, separators=(",", ":")))
-    for text in ('{"a":  1}', '{\n\n"a": 1}', '{"a":\t1}', '{\n' + 33 * " " + '"a": 1}', ' {"a": 1}', '{"a": 1}\n'):
+    for text in ('{"a":  1}', '{\n\n"a": 1}', '{"a":\t1}', "{\n" + 33 * " " + '"a": 1}', ' {"a": 1}', '{"a": 1}\n'):
         assert not accepts(constraint, text), text
 
 
