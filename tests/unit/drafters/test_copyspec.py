@@ -86,7 +86,7 @@ def test_the_draft_model_keeps_up_with_copies():
                 seen.append((copied, len(seen_now.accepted) == seen_now.tree.size))
             super().observe(seen_now)
 
-    lm = treille.load(draft_model=BUNDLED)
+    lm = treille.load(dtype="float32", draft_model=BUNDLED)  # two tokens are nearly as likely here
     prompt = "def first(a, b):\n    return a + b\n\ndef second(a, b):\n    return a"
     limits = {"max_new_tokens": 48, "min_new_tokens": 48}
     plain = lm.generate(prompt, **limits)
