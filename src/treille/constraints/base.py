@@ -86,10 +86,11 @@ class Constraint(Protocol[S]):
     def is_final(self, state: S) -> bool:
         """Whether the text may end here."""
 
-    def closing(self, state: S) -> tuple[int, ...] | None:
+    def closing(self, state: S, enough: int = 0) -> tuple[int, ...] | None:
         """Few tokens that complete the text, none where it may end here; None where no completion was found.
 
-        An upper bound for the shortest completion, as short as the constraint finds with bounded work.
+        An upper bound for the shortest completion, as short as the constraint finds with bounded work. No shorter one
+        need be looked for where `enough` tokens are as good.
         """
 
     def text(self, state: S) -> bytes:

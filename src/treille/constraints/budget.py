@@ -207,10 +207,10 @@ class BudgetConstraint(Generic[S]):
         """Whether the text may end here."""
         return self.inner.is_final(state.inner)
 
-    def closing(self, state: Budgeted[S]) -> tuple[int, ...] | None:
+    def closing(self, state: Budgeted[S], enough: int = 0) -> tuple[int, ...] | None:
         """The plan, searched for if necessary."""
         if state.plan is None:
-            state.plan = self.inner.closing(state.inner)
+            state.plan = self.inner.closing(state.inner, max(state.left, enough))
             state.known = state.plan or ()
         return state.plan
 
@@ -301,7 +301,7 @@ class BudgetConstraint(Generic[S]):
             if len(rest) < state.left and self._completes(state, (token, *rest)):
                 return rest
         after = self.inner.advance(state.inner, token)
-        found = None if after is None else self.inner.closing(after)
+        found = None if after is None else self.inner.closing(after, state.left - 1)
         return found if found is not None and len(found) < state.left else None
 
     def _completes(self, state: Budgeted[S], tokens: tuple[int, ...]) -> bool:

@@ -12,12 +12,12 @@ import hashlib
 import json
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass, field
 from itertools import takewhile
 from types import MappingProxyType
-from typing import get_args
+from typing import TypeAlias, get_args
 
 import llguidance
 import numpy as np
@@ -62,6 +62,10 @@ class Grammar:
         options = json.dumps({"no_forcing": tokenization == "any"})
         parts = [{"name": name, "lark_grammar": text} for name, text in self.parts.items()]
         return json.dumps({"grammars": [{"lark_grammar": f"%llguidance {options}\n{self.text}"}, *parts]})
+
+
+Guide: TypeAlias = Callable[[bytes, "MatcherProbe"], Sequence[Step] | None]
+"""A completion of a text, as its recognizer takes it; None where none is known."""
 
 
 class State:
@@ -158,6 +162,9 @@ class _Line:
 class GuidanceConstraint(Exact):
     """A language that llguidance recognizes, for one vocabulary.
 
+    Attributes:
+        guide: What may know a completion of a text without a search; whoever compiles the source may set it.
+
     Args:
         vocabulary: Its tokens.
         tokenization: Which spellings are allowed.
@@ -179,6 +186,7 @@ class GuidanceConstraint(Exact):
         self.name = name
         self._root = root
         self._hints = tuple(hints)
+        self.guide: Guide | None = None
         self._canonical = tokenization == "canonical"
         self._size = 4 * vocabulary.words  # bytes of a mask
 
@@ -287,12 +295,18 @@ class GuidanceConstraint(Exact):
         with state.line.lock:
             return bool(state.line.seek(state.length).is_accepting())
 
-    def closing(self, state: State) -> tuple[int, ...] | None:
-        """Tokens that complete the text, few of them; see `treille.constraints.closing`."""
+    def closing(self, state: State, enough: int = 0) -> tuple[int, ...] | None:
+        """Tokens that complete the text: those of the guide, or of a search; see `treille.constraints.closing`."""
         if state.before is not None:
             return ()
-        steps = shortest_closing(self.probe(state), self._hints)
-        return None if steps is None else spell_steps(self, state, steps)
+        probe = self.probe(state)
+        steps = None if self.guide is None else self.guide(self.text(state), probe)
+        known = None if steps is None else spell_steps(self, state, steps)
+        if known is not None and len(known) <= enough:
+            return known
+        steps = shortest_closing(probe, self._hints)
+        found = None if steps is None else spell_steps(self, state, steps)
+        return min((tokens for tokens in (found, known) if tokens is not None), key=len, default=None)
 
     def probe(self, state: State) -> "MatcherProbe":
         """The text of a state, for a search of what completes it."""
@@ -351,6 +365,7 @@ class MatcherProbe:
     def __init__(self, matcher: llguidance.LLMatcher, vocabulary: Vocabulary) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
+        self._forced: bytes | None = None
         self._possible: bytes | None = None
 
     def final(self) -> bool:
@@ -359,8 +374,10 @@ class MatcherProbe:
 
     def forced(self) -> bytes:
         """Bytes that must follow; as many as the recognizer knows and the vocabulary can spell."""
-        text: bytes = self._matcher.compute_ff_bytes()
-        return text if all(bytes([byte]) in self._vocabulary.ids for byte in text) else b""
+        if self._forced is None:
+            text: bytes = self._matcher.compute_ff_bytes()
+            self._forced = text if all(bytes([byte]) in self._vocabulary.ids for byte in text) else b""
+        return self._forced
 
     def possible(self) -> bytes:
         """All bytes of which each may follow."""

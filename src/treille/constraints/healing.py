@@ -163,7 +163,7 @@ class BeginningConstraint(Exact):
         """Whether the prefix is complete."""
         return state.ended or state.size == len(self.prefix)
 
-    def closing(self, state: Reached) -> tuple[int, ...] | None:
+    def closing(self, state: Reached, enough: int = 0) -> tuple[int, ...] | None:  # noqa: ARG002 - the protocol's signature
         """The tokenizer's spelling of what is missing of the prefix."""
         return self.vocabulary.spell(self.prefix[state.size :])
 

@@ -108,6 +108,15 @@ def plan_of(text: str, settings: Settings) -> Plan:
         raise ParameterError("json_schema: nested too deeply; use $defs and $ref") from error
 
 
+@lru_cache(_KEPT)
+def validator_of(text: str, settings: Settings) -> Program | None:
+    """The validator of a schema, which is given as JSON; None where it does not know a keyword."""
+    try:
+        return Program.compile(json.loads(text), **settings.of_program())
+    except (ParameterError, RecursionError):
+        return None
+
+
 def with_options(schema: Any, whitespace: Whitespace, *, checked: bool = False) -> dict[str, Any]:
     """The schema with llguidance's options in it.
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from treille.constraints.base import Constraint, Tokenization
 from treille.constraints.bounded import TooLarge
-from treille.constraints.guidance import Grammar, compile_grammar
+from treille.constraints.guidance import Grammar, GuidanceConstraint, compile_grammar
 from treille.constraints.independent import check_document
 from treille.constraints.json import Enforcement
-from treille.constraints.json_plan import Plan, Settings, Whitespace, plan_of, report_of, with_options
+from treille.constraints.json_plan import Plan, Settings, Whitespace, plan_of, report_of, validator_of, with_options
 from treille.constraints.json_superset import superset
 from treille.constraints.lark import GrammarSource, check_unicode, quoted
-from treille.constraints.layered import LayeredConstraint, dead_from_the_start
+from treille.constraints.layered import LayeredConstraint, dead_from_the_start, guide_of
 from treille.constraints.vocabulary import Vocabulary
 from treille.errors import ParameterError
 
@@ -76,7 +76,7 @@ class JsonSchema(GrammarSource):
         try:
             whole = superset(self.schema, ordered=self.settings.ordered, formats=self.settings.formats)
             if not whole.lost:
-                return compile_grammar(self._grammar(whole.schema, checked=False), vocabulary, tokenization, self.name)
+                return self._masked(self._grammar(whole.schema, checked=False), vocabulary, tokenization)
         except TooLarge:
             raise
         except RecursionError as error:
@@ -85,7 +85,7 @@ class JsonSchema(GrammarSource):
             pass
         plan = self._plan()
         grammar = self._grammar(plan.schema, checked=plan.program is not None)
-        mask = compile_grammar(grammar, vocabulary, tokenization, self.name)
+        mask = self._masked(grammar, vocabulary, tokenization)
         if plan.program is None:
             mask.unenforced = plan.unenforced
             return mask
@@ -125,6 +125,12 @@ class JsonSchema(GrammarSource):
         """
         if not self._plan().unenforced:
             check_document(self.text, text.removeprefix(self.prefix))
+
+    def _masked(self, grammar: Grammar, vocabulary: Vocabulary, tokenization: Tokenization) -> GuidanceConstraint:
+        """The mask, which the validator tells how documents are completed."""
+        mask = compile_grammar(grammar, vocabulary, tokenization, self.name)
+        mask.guide = guide_of(lambda: validator_of(self.text, self.settings), len(self.prefix.encode()))
+        return mask
 
     def _plan(self) -> Plan:
         return plan_of(self.text, self.settings)

@@ -6,7 +6,7 @@ dead end, which is left by taking tokens back.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treille.constraints.closing import Step, dive, shortest_closing, spell_steps
-from treille.constraints.guidance import GuidanceConstraint, MatcherProbe, State
+from treille.constraints.guidance import GuidanceConstraint, Guide, MatcherProbe, State
 from treille.constraints.json import Program, Violation
 from treille.constraints.json import State as Document
 from treille.constraints.json.likely import likely_next
@@ -149,7 +149,7 @@ class LayeredConstraint:
         """Whether the text may end here."""
         return state.ended or (not state.before and state.document.complete and self.mask.is_final(state.mask))
 
-    def closing(self, state: Layers) -> tuple[int, ...] | None:
+    def closing(self, state: Layers, enough: int = 0) -> tuple[int, ...] | None:  # noqa: ARG002 - the protocol's signature
         """Few tokens that complete the text in both layers; None where the search found none."""
         if self.is_final(state):
             return ()
@@ -232,6 +232,24 @@ class _Probe:
         if mask is None or isinstance(document, Violation):
             return None
         return _Probe(mask, document, max(0, self._before - len(step)))
+
+
+def guide_of(program: Callable[[], Program | None], before: int) -> Guide:
+    """A guide to completions of documents: the validator knows what is missing, where the mask must be searched.
+
+    Args:
+        program: The validator; asked for when the first completion is.
+        before: Number of bytes of a text that stand before its document.
+    """
+
+    def guide(text: bytes, mask: MatcherProbe) -> tuple[Step, ...] | None:
+        validator = program()
+        document = None if validator is None else validator.start().feed(text[before:])
+        if document is None or isinstance(document, Violation):
+            return None
+        return dive(_Probe(mask, document, max(0, before - len(text))))
+
+    return guide
 
 
 def dead_from_the_start(constraint: LayeredConstraint) -> str:

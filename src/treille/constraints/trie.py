@@ -134,7 +134,7 @@ class TrieConstraint(Exact, ABC, Generic[T]):
         """Whether the first, thus shortest, entry is complete."""
         return state.ended or len(self.entries[state.begin]) == state.depth
 
-    def closing(self, state: Range) -> tuple[int, ...] | None:
+    def closing(self, state: Range, enough: int = 0) -> tuple[int, ...] | None:  # noqa: ARG002 - the protocol's signature
         """The spelling of the shortest entry's rest."""
         if self.is_final(state):
             return ()

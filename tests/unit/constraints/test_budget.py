@@ -97,3 +97,38 @@ def test_a_limit_that_is_too_small_is_refused() -> None:
     """A limit below the shortest text is an error before the first token."""
     with pytest.raises(ParameterError, match="max_new_tokens=3: too few for this constraint"):
         BudgetConstraint(SOURCES["json"].compile(VOCABULARY), 3)
+
+
+def test_a_guide_spares_the_search_where_its_completion_is_good_enough() -> None:
+    """The validator's completion is taken if it is short enough, else the shorter of its and the search's."""
+    inner = SOURCES["json"].compile(VOCABULARY)
+    state = inner.start()
+    for byte in b'{"a": "x':
+        state = inner.advance(state, byte)
+    best = inner.closing(state)
+    asked = []
+
+    def guide(text: bytes, probe: object) -> tuple[bytes, ...]:
+        asked.append(text)
+        return (b'yyyyyyy", "b": []}',)
+
+    inner.guide = guide
+    assert inner.closing(state) == best
+    assert VOCABULARY.decode(inner.closing(state, 40)) == b'yyyyyyy", "b": []}'
+    assert asked == [b'{"a": "x'] * 2
+    inner.guide = lambda *_: None
+    assert inner.closing(state, 40) == best
+
+
+@pytest.mark.parametrize("prefix", ["", "= "])
+def test_the_validator_guides_a_mask(prefix: str) -> None:
+    """The validator of a schema completes every beginning of a document, after other text too."""
+    source = SOURCES["json"].prefixed(prefix)
+    inner = source.compile(VOCABULARY)
+    state = inner.start()
+    for byte in f'{prefix}{{"a": "x\\u00e9", "b": [1, 20]}}'.encode():
+        steps = inner.guide(inner.text(state), inner.probe(state))
+        assert steps is not None, inner.text(state)
+        assert source.parse((inner.text(state) + b"".join(steps)).decode()).keys() == {"a", "b"}
+        state = inner.advance(state, byte)
+    assert inner.is_final(state)

@@ -100,7 +100,7 @@ class LooseConstraint:
         """Whether the inner one is, outside the trap."""
         return self.inner.is_final(state[0]) and not (self.trap and self.text(state) == self.trap)
 
-    def closing(self, state):
+    def closing(self, state, enough=0):
         """None is looked for."""
 
     def text(self, state):
