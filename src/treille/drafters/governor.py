@@ -23,7 +23,7 @@ EXPLORATION = 24  # of these steps
 STANDS = 8  # steps for which a decision stands while the load does: deciding costs time, too
 PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
 LONGEST = 256  # as long as what is tried does not pay
-SOON = 4  # steps to the next try after one of which most was kept
+SOON = 4  # steps to the next try after one that paid
 WORTH = 1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is not measured
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
@@ -213,8 +213,8 @@ class Budgeting:
         known, last = self.known, self.governor.last
         load = (last.rows - last.drafted, last.texts, allowed[-1])
         if known.judged != load or known.steps - known.judged_at >= PROBE:
-            best = max((k for k in allowed if k and known.arms[k].count), key=self._goodput)
-            known.best = best if self._goodput(best) >= WORTH * self._goodput(0) else 0
+            best = max((k for k in allowed if k and known.arms[k].count), key=lambda k: self._goodput(known.arms[k]))
+            known.best = best if self._pays(known.arms[best]) else 0
             known.judged, known.judged_at = load, known.steps
         return known.best
 
@@ -225,9 +225,13 @@ class Budgeting:
         step = 1 if turn % 2 or at == 0 else -1
         return allowed[min(at + step, len(allowed) - 1)] if best else allowed[min(3, len(allowed) - 1)]
 
-    def _goodput(self, k: int) -> float:
-        """Tokens per second of the whole batch if every drafted text had a budget of `k` rows."""
-        load, arm = self.governor.last, self.known.arms[k]
+    def _pays(self, arm: Arm) -> bool:
+        """Whether drafting like that is worth it, beside plain decoding."""
+        return self._goodput(arm) >= WORTH * self._goodput(self.known.arms[0])
+
+    def _goodput(self, arm: Arm) -> float:
+        """Tokens per second of the whole batch if every drafted text had such steps."""
+        load = self.governor.last
         texts = max(1, load.texts)
         others = max(0, load.rows - load.drafted - texts)
         time = self.governor.costs.of(others + texts * (1 + arm.rows)) + texts * arm.seconds
@@ -239,10 +243,10 @@ class Budgeting:
             return
         known, load = self.known, self.governor.last
         known.judged = None
-        if self._trying and emitted > max(2, size / 2):  # the text may have come to a place where drafts pay
+        seconds += load.draft_seconds / max(1, load.texts)
+        if self._trying and self._pays(Arm(emitted, size, seconds)):  # the text may have come to a place where more do
             known.distance, known.next_probe = SOON, known.steps + SOON * max(1, load.texts)
         self._trying = False
-        seconds += load.draft_seconds / max(1, load.texts)
         if size != depth or not size:
             known.arms[self._chosen].learn(emitted, size, seconds)
             return

@@ -76,8 +76,18 @@ def test_a_drafter_that_has_become_good_is_noticed_soon():
             count += k > 0
         return count
 
+    def drafted_dearly(steps):
+        """The same, all of it right, but drafting takes longer than it saves."""
+        count = 0
+        for _ in range(steps):
+            k = budget.rows(8)
+            budget.verified(k, k, 1 + k, 10.0 * k)
+            count += k > 0
+        return count
+
     assert drafted(LONGEST - 1, 8) == 0
-    drafted(64, 8)
+    assert drafted_dearly(4 * LONGEST) <= 5
+    drafted(LONGEST, 8)
     assert drafted(32, 8) == 32
     drafted(256, 0)
     assert drafted(512, 0) <= 4
