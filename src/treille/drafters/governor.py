@@ -24,6 +24,7 @@ STANDS = 8  # steps for which a decision stands while the load does: deciding co
 PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
 LONGEST = 256  # as long as what is tried does not pay
 SOON = 4  # steps to the next try after one that paid
+SHARE = 0.01  # of the time that tries which do not pay may take: a draft model reads the whole text for one
 WORTH = 1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is not measured
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
@@ -243,9 +244,14 @@ class Budgeting:
             return
         known, load = self.known, self.governor.last
         known.judged = None
+        extra = seconds + load.draft_seconds
         seconds += load.draft_seconds / max(1, load.texts)
-        if self._trying and self._pays(Arm(emitted, size, seconds)):  # the text may have come to a place where more do
-            known.distance, known.next_probe = SOON, known.steps + SOON * max(1, load.texts)
+        if self._trying:
+            if self._pays(Arm(emitted, size, seconds)):  # the text may have come to a place where more do
+                known.distance, known.next_probe = SOON, known.steps + SOON * max(1, load.texts)
+            else:
+                step = self.governor.costs.of(load.rows - load.drafted) / max(1, load.texts)
+                known.next_probe = max(known.next_probe, known.steps + int(extra / (SHARE * step)))
         self._trying = False
         if size != depth or not size:
             known.arms[self._chosen].learn(emitted, size, seconds)

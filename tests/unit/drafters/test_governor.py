@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from treille.drafters.governor import ARMS, EXPLORATION, LONGEST, Costs, Governor
@@ -87,10 +89,30 @@ def test_a_drafter_that_has_become_good_is_noticed_soon():
 
     assert drafted(LONGEST - 1, 8) == 0
     assert drafted_dearly(4 * LONGEST) <= 5
-    drafted(LONGEST, 8)
+    budget.known.next_probe = budget.known.steps  # dear tries are put off
+    drafted(64, 8)
     assert drafted(32, 8) == 32
     drafted(256, 0)
     assert drafted(512, 0) <= 4
+
+
+def test_tries_that_do_not_pay_take_a_hundredth_of_the_time():
+    """A try that costs as much as twenty steps is not repeated within two thousand."""
+    governor = Governor()
+    budget = governor.open("dear")
+    for rows in range(1, 17):
+        governor.costs.learn(rows, 1.0)
+    for k in ARMS[1:]:
+        for _ in range(EXPLORATION):
+            budget.known.arms[k].learn(1.0, k, 20.0)
+    governor.last.rows = governor.last.texts = 1
+    tries = []
+    for step in range(9000):
+        if k := budget.rows(8):
+            budget.verified(k, k, 1, 20.0)
+            tries.append(step)
+    assert 3 <= len(tries) <= 6
+    assert min(b - a for a, b in pairwise(tries)) >= 2000
 
 
 def test_a_useless_drafter_is_not_asked():
