@@ -21,10 +21,9 @@ ARMS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 EXPLORED = (8, 4, 16, 8, 2, 8)  # budgets of a drafter's first steps, in turn, while its tables fill
 EXPLORATION = 24  # of these steps
 STANDS = 8  # steps for which a decision stands while the load does: deciding costs time, too
-PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 the distance doubles, up to
-LONGEST = 256  # as long as what is tried does not pay
+PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 at least as many
+SHARE = 0.005  # of the time that tries may take while k = 0: a lookup costs a row or two, a draft model reads the text
 SOON = 4  # steps to the next try after one that paid
-SHARE = 0.01  # of the time that tries which do not pay may take: a draft model reads the whole text for one
 WORTH = 1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is not measured
 FORGET = 0.06  # weight of a new observation
 LARGEST = 1024  # rows; forwards with more are prefills
@@ -96,7 +95,6 @@ class Known:
         arms: by budget.
         steps: so far.
         next_probe: number of steps at which another budget than the best is tried.
-        distance: steps between probes.
         turn: probes so far.
         best: the best budget when it was judged last, for the load `judged` and at step `judged_at`.
     """
@@ -104,7 +102,6 @@ class Known:
     arms: dict[int, Arm] = field(default_factory=lambda: {k: Arm() for k in ARMS})
     steps: int = 0
     next_probe: int = PROBE
-    distance: int = PROBE
     turn: int = 0
     best: int = 0
     judged: tuple[int, int, int] | None = None
@@ -191,10 +188,9 @@ class Budgeting:
         best = self._best(allowed)
         if known.steps >= known.next_probe:
             known.turn += 1
-            known.distance = PROBE if best else min(2 * known.distance, LONGEST)
             self._trying = not best
             # One of the texts probes for all.
-            known.next_probe = known.steps + known.distance * max(1, self.governor.last.texts)
+            known.next_probe = known.steps + PROBE * max(1, self.governor.last.texts)
             return self._probe(best, allowed, known.turn), 1
         larger = next((k for k in allowed if k > best), best)
         if best and not arms[larger].count and arms[best].rows > 0.75 * best:
@@ -244,14 +240,14 @@ class Budgeting:
             return
         known, load = self.known, self.governor.last
         known.judged = None
-        extra = seconds + load.draft_seconds
-        seconds += load.draft_seconds / max(1, load.texts)
-        if self._trying:
-            if self._pays(Arm(emitted, size, seconds)):  # the text may have come to a place where more do
-                known.distance, known.next_probe = SOON, known.steps + SOON * max(1, load.texts)
-            else:
-                step = self.governor.costs.of(load.rows - load.drafted) / max(1, load.texts)
-                known.next_probe = max(known.next_probe, known.steps + int(extra / (SHARE * step)))
+        own, texts = seconds, max(1, load.texts)
+        seconds += load.draft_seconds / texts
+        if self._trying and self._pays(Arm(emitted, size, seconds)):  # it may have come to a place where more do
+            known.next_probe = known.steps + SOON * texts
+        elif self._trying:
+            plain, whole = (self.governor.costs.of(rows) for rows in (load.rows - load.drafted, load.rows))
+            rest = (own + load.draft_seconds + whole - plain) / (SHARE * plain)
+            known.next_probe = max(known.next_probe, known.steps + int(rest * texts))
         self._trying = False
         if size != depth or not size:
             known.arms[self._chosen].learn(emitted, size, seconds)
