@@ -23,6 +23,7 @@ EXPLORATION = 24  # of these steps
 STANDS = 8  # steps for which a decision stands while the load does: deciding costs time, too
 PROBE = 32  # steps between tries of a neighbour of the best budget; while k = 0 at least as many
 SHARE = 0.005  # of the time that tries may take while k = 0: a lookup costs a row or two, a draft model reads the text
+LONGEST = 1024  # steps between tries at the most
 SOON = 4  # steps to the next try after one that paid
 WORTH = 1.1  # a draft has to promise this much of plain decoding's goodput: what surrounds a step is not measured
 FORGET = 0.06  # weight of a new observation
@@ -96,6 +97,8 @@ class Known:
         steps: so far.
         next_probe: number of steps at which another budget than the best is tried.
         turn: probes so far.
+        tried_at: number of steps at the last try.
+        drafting: what the governor's `drafting` was then.
         best: the best budget when it was judged last, for the load `judged` and at step `judged_at`.
     """
 
@@ -103,6 +106,8 @@ class Known:
     steps: int = 0
     next_probe: int = PROBE
     turn: int = 0
+    tried_at: int = 0
+    drafting: float = 0.0
     best: int = 0
     judged: tuple[int, int, int] | None = None
     judged_at: int = 0
@@ -124,6 +129,7 @@ class Governor:
     def __init__(self) -> None:
         self.costs = Costs()
         self.last = Load()
+        self.drafting = 0.0  # seconds of all forwards of draft models
         self._next = Load()
         self._known: dict[str, Known] = {}
 
@@ -131,6 +137,7 @@ class Governor:
         """A forward is done, of texts or for what drafts look at; `read` of its rows are no mere part of a prompt."""
         if drafting:
             self._next.draft_seconds += seconds
+            self.drafting += seconds
             return
         self.costs.learn(rows, seconds)
         self._next.rows = read
@@ -183,10 +190,16 @@ class Budgeting:
         """A budget, and the steps for which it stands."""
         known, arms = self.known, self.known.arms
         self._trying = False  # the last try may have come to a dead end, which nobody tells
-        if not self._explored(allowed):
+        explored = self._explored(allowed)
+        best = self._best(allowed) if explored else 0
+        probing = explored and known.steps >= known.next_probe
+        if probing and not best and (rested := self._rested()) > known.steps:
+            probing, known.next_probe = False, rested
+        if best or probing or not explored:
+            known.tried_at, known.drafting = known.steps, self.governor.drafting
+        if not explored:
             return max(k for k in allowed if k <= EXPLORED[(self._steps - 1) % len(EXPLORED)]), 1
-        best = self._best(allowed)
-        if known.steps >= known.next_probe:
+        if probing:
             known.turn += 1
             self._trying = not best
             # One of the texts probes for all.
@@ -200,6 +213,16 @@ class Budgeting:
     def _explored(self, allowed: list[int]) -> bool:
         """Whether the drafter's first steps are over."""
         return sum(self.known.arms[k].count for k in allowed) >= EXPLORATION
+
+    def _rested(self) -> int:
+        """The step from which on the draft models' time since the last try is the share of the time that tries have.
+
+        Not all of it is known when the try is verified: some draft while the target computes.
+        """
+        known, governor = self.known, self.governor
+        plain = governor.costs.of(governor.last.rows - governor.last.drafted)
+        rest = min((governor.drafting - known.drafting) / (SHARE * plain), LONGEST)
+        return known.tried_at + int(rest * max(1, governor.last.texts))
 
     def _best(self, allowed: list[int]) -> int:
         """The budget with the highest goodput of those that were tried, 0 where none is worth it.
@@ -246,7 +269,7 @@ class Budgeting:
             known.next_probe = known.steps + SOON * texts
         elif self._trying:
             plain, whole = (self.governor.costs.of(rows) for rows in (load.rows - load.drafted, load.rows))
-            rest = (own + load.draft_seconds + whole - plain) / (SHARE * plain)
+            rest = min((own + whole - plain) / (SHARE * plain), LONGEST)
             known.next_probe = max(known.next_probe, known.steps + int(rest * texts))
         self._trying = False
         if size != depth or not size:
