@@ -208,7 +208,7 @@ class BudgetConstraint(Generic[S]):
         return self.inner.is_final(state.inner)
 
     def closing(self, state: Budgeted[S], enough: int = 0) -> tuple[int, ...] | None:
-        """The plan, searched for if necessary."""
+        """The plan, searched for if necessary: any that fits will do."""
         if state.plan is None:
             state.plan = self.inner.closing(state.inner, max(state.left, enough))
             state.known = state.plan or ()

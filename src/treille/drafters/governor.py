@@ -267,6 +267,7 @@ class Budgeting:
         seconds += load.draft_seconds / texts
         if self._trying and self._pays(Arm(emitted, size, seconds)):  # it may have come to a place where more do
             known.next_probe = known.steps + SOON * texts
+            known.tried_at, known.drafting = known.steps, self.governor.drafting  # what it took is paid
         elif self._trying:
             plain, whole = (self.governor.costs.of(rows) for rows in (load.rows - load.drafted, load.rows))
             rest = min((own + whole - plain) / (SHARE * plain), LONGEST)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from treille.drafters.governor import ARMS, EXPLORATION, PROBE, SHARE, Costs, Governor
+from treille.drafters.governor import ARMS, EXPLORATION, PROBE, SHARE, SOON, STANDS, Costs, Governor
 
 
 def settled(alpha, seconds_of, texts=1, others=0, draft=0.0, most=8):
@@ -124,6 +124,27 @@ def test_what_a_try_drafts_beside_the_target_is_counted():
             governor.forward(40, 4.0, read=40, drafting=True)
     assert 4 <= len(tries) <= 7
     assert min(b - a for a, b in pairwise(tries)) >= 4 / SHARE
+
+
+def test_a_try_of_a_draft_model_that_paid_is_repeated_soon():
+    """The draft model's time of a try that was worth it does not put off the next one."""
+    governor = Governor()
+    budget = governor.open("model")
+    for k in ARMS[1:]:
+        for _ in range(EXPLORATION):
+            budget.known.arms[k].learn(1.0, k, 20.0)
+    tries = []
+    for step in range(PROBE + 64):
+        k = budget.rows(8)
+        if k:
+            tries.append(step)
+            governor.forward(1, 0.5, read=1, drafting=True)
+        governor.proposed(k)
+        governor.forward(1 + k, 1.0, read=1 + k, drafting=False)
+        if k:
+            budget.verified(k, k, 1 + k, 0.0)
+    assert tries[0] < 2 * PROBE
+    assert tries[1] - tries[0] <= SOON + STANDS  # a decision stands
 
 
 def test_a_useless_drafter_is_not_asked():
